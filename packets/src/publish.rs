@@ -65,7 +65,7 @@ impl<'a> Publish<'a> {
             dup: self.dup,
             qos: self.qos,
             retain: self.retain,
-            topic: self.topic,
+            topic: self.topic.as_bytes(),
             packet_id: self.packet_id,
             topic_alias: None,
             message_expiry_s: None,
@@ -107,7 +107,7 @@ pub struct Delivery<'a> {
     /// Stored, or subscribed with Retain As Published.
     pub retain: bool,
     /// The topic name; empty where the alias stands for it.
-    pub topic: &'a str,
+    pub topic: &'a [u8],
     /// Present at QoS 1 and 2.
     pub packet_id: Option<PacketId>,
     /// Alias of the topic on this connection.
@@ -129,7 +129,7 @@ impl Delivery<'_> {
     pub fn encode(&self, version: Version, payload_len: usize, out: &mut Vec<u8>) {
         let properties_len = self.properties_len();
         put_header(out, self.first_byte(), self.body_len(version, properties_len, payload_len));
-        put_binary(out, self.topic.as_bytes());
+        put_binary(out, self.topic);
         if let Some(packet_id) = self.packet_id {
             put_u16(out, packet_id.get());
         }

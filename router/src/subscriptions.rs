@@ -204,7 +204,7 @@ pub trait Remote {
     /// Sum of the counters at `slots`.
     fn stamp(&self, slots: &TopicSlots) -> u64;
     /// The workers with an interest in `topic`, a bit each, this one left out.
-    fn workers(&self, topic: &str) -> u64;
+    fn workers(&mut self, topic: &str) -> u64;
 }
 
 /// A broker with one worker.
@@ -213,7 +213,7 @@ impl Remote for () {
         0
     }
 
-    fn workers(&self, _: &str) -> u64 {
+    fn workers(&mut self, _: &str) -> u64 {
         0
     }
 }
@@ -318,7 +318,7 @@ impl Subscriptions {
 
     /// Where a message to `topic` goes.
     #[inline]
-    pub fn route(&mut self, topic: &str, remote: &impl Remote) -> Route<'_> {
+    pub fn route(&mut self, topic: &str, remote: &mut impl Remote) -> Route<'_> {
         let index = match self.cache.find(topic) {
             Some(index) if self.is_current(index, remote) => index,
             Some(index) => self.resolve(index, topic, remote),
@@ -347,7 +347,7 @@ impl Subscriptions {
             && cached.remote_stamp == remote.stamp(&cached.slots)
     }
 
-    fn resolve(&mut self, index: usize, topic: &str, remote: &impl Remote) -> usize {
+    fn resolve(&mut self, index: usize, topic: &str, remote: &mut impl Remote) -> usize {
         self.found.clear();
         let found = &mut self.found;
         self.filters.matches(topic, &mut self.scratch, |id, _| found.push(id));

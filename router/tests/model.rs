@@ -84,7 +84,7 @@ proptest! {
                     prop_assert_eq!(gone, last);
                 }
                 Operation::Route { topic } => {
-                    let route = index.route(&topic, &());
+                    let route = index.route(&topic, &mut ());
                     let mut found: Vec<_> = route
                         .matches
                         .iter()

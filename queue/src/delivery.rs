@@ -1,0 +1,244 @@
+//! What a session has still to receive.
+
+use std::collections::VecDeque;
+
+use dunlin_packets::QoS;
+
+use crate::{Identifiers, MessagePool, MessageRef};
+
+/// Why a message did not reach somebody it was for. Each is counted under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// The session's queue was full, and the policy is to keep what is older.
+    QueueFullNewest,
+    /// The session's queue was full, and the policy is to keep what is newer.
+    QueueFullOldest,
+    /// The session was ended because its queue was full.
+    QueueFullDisconnect,
+    /// Its expiry interval was over.
+    Expired,
+    /// It is larger than the client's maximum packet size.
+    PacketTooLarge,
+    /// QoS 0 for a session without a connection.
+    OfflineQos0,
+    /// The session ended with the message still in its queue.
+    SessionEnded,
+    /// A share group had nobody left to take it.
+    GroupGone,
+    /// The retained store was full.
+    RetainedLimit,
+    /// The client refused it: PUBACK or PUBREC with an error.
+    RefusedByClient,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::QueueFullNewest,
+        Self::QueueFullOldest,
+        Self::QueueFullDisconnect,
+        Self::Expired,
+        Self::PacketTooLarge,
+        Self::OfflineQos0,
+        Self::SessionEnded,
+        Self::GroupGone,
+        Self::RetainedLimit,
+        Self::RefusedByClient,
+    ];
+
+    /// The name it is counted under.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QueueFullNewest => "queue-full-newest",
+            Self::QueueFullOldest => "queue-full-oldest",
+            Self::QueueFullDisconnect => "queue-full-disconnect",
+            Self::Expired => "expired",
+            Self::PacketTooLarge => "packet-too-large",
+            Self::OfflineQos0 => "offline-qos0",
+            Self::SessionEnded => "session-ended",
+            Self::GroupGone => "group-gone",
+            Self::RetainedLimit => "retained-limit",
+            Self::RefusedByClient => "refused-by-client",
+        }
+    }
+}
+
+/// What happens to a message for a session whose queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverflowPolicy {
+    /// The new message is dropped.
+    #[default]
+    DropNewest,
+    /// The oldest messages make room.
+    DropOldest,
+    /// The connection is closed and the queue with it kept as it is; the new message is dropped.
+    Disconnect,
+}
+
+/// Limits of one session's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Messages.
+    pub messages_max: usize,
+    /// Bytes of topics, properties and payloads.
+    pub bytes_max: usize,
+    /// What happens above.
+    pub policy: OverflowPolicy,
+}
+
+/// One message for one session: 16 bytes.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "an entry has to be released"]
+pub struct Entry {
+    /// The message.
+    pub message: MessageRef,
+    /// Identifiers of the subscriptions that matched.
+    pub identifiers: Identifiers,
+    /// The share group it came through, so that another member can get it; 0 for none.
+    pub group: u32,
+    /// QoS to deliver at.
+    pub qos: QoS,
+    /// RETAIN flag to deliver with.
+    pub retain: bool,
+}
+
+impl Entry {
+    /// Gives everything back to the pool.
+    #[inline]
+    pub fn release(self, pool: &mut MessagePool) {
+        pool.release(self.message);
+        pool.release_identifiers(self.identifiers);
+    }
+}
+
+/// What has to be delivered to one session, in order.
+#[derive(Debug, Default)]
+pub struct DeliveryQueue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+}
+
+impl DeliveryQueue {
+    /// Messages that wait.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the queue is half full: time to slow its publishers down.
+    #[inline]
+    #[must_use]
+    pub fn is_high(&self, limits: &QueueLimits) -> bool {
+        self.entries.len() * 2 >= limits.messages_max || self.bytes * 2 >= limits.bytes_max
+    }
+
+    /// Whether the queue is at an eighth or less: time to let them go on.
+    #[must_use]
+    pub fn is_low(&self, limits: &QueueLimits) -> bool {
+        self.entries.len() * 8 <= limits.messages_max && self.bytes * 8 <= limits.bytes_max
+    }
+
+    /// Appends, within the limits. `dropped` gets what had to go, and why.
+    #[inline]
+    pub fn push(
+        &mut self,
+        entry: Entry,
+        limits: &QueueLimits,
+        pool: &mut MessagePool,
+        mut dropped: impl FnMut(DropReason),
+    ) {
+        let len = pool.get(&entry.message).len();
+        while !self.has_room(len, limits) {
+            match limits.policy {
+                OverflowPolicy::DropOldest if !self.entries.is_empty() => {
+                    if let Some(oldest) = self.pop(pool) {
+                        oldest.release(pool);
+                    }
+                    dropped(DropReason::QueueFullOldest);
+                }
+                OverflowPolicy::Disconnect => {
+                    entry.release(pool);
+                    return dropped(DropReason::QueueFullDisconnect);
+                }
+                _ => {
+                    entry.release(pool);
+                    return dropped(DropReason::QueueFullNewest);
+                }
+            }
+        }
+        self.bytes += len;
+        self.entries.push_back(entry);
+    }
+
+    #[inline]
+    fn has_room(&self, len: usize, limits: &QueueLimits) -> bool {
+        self.entries.len() < limits.messages_max && self.bytes + len <= limits.bytes_max
+    }
+
+    /// The next one, left in the queue.
+    #[inline]
+    #[must_use]
+    pub fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    /// Takes the next one.
+    #[inline]
+    pub fn pop(&mut self, pool: &MessagePool) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= pool.get(&entry.message).len();
+        Some(entry)
+    }
+
+    /// Takes all that `wanted` says, in order.
+    pub fn extract(
+        &mut self,
+        pool: &MessagePool,
+        mut wanted: impl FnMut(&Entry) -> bool,
+    ) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        for _ in 0..self.entries.len() {
+            let Some(entry) = self.pop(pool) else { break };
+            if wanted(&entry) {
+                taken.push(entry);
+            } else {
+                self.bytes += pool.get(&entry.message).len();
+                self.entries.push_back(entry);
+            }
+        }
+        taken
+    }
+
+    /// Releases everything and says how many messages that were.
+    pub fn clear(&mut self, pool: &mut MessagePool) -> usize {
+        let count = self.entries.len();
+        for entry in self.entries.drain(..) {
+            entry.release(pool);
+        }
+        self.bytes = 0;
+        count
+    }
+
+    /// Gives memory back that an earlier burst needed.
+    pub fn shrink(&mut self) {
+        if self.entries.capacity() > 4 * self.entries.len() {
+            self.entries.shrink_to(self.entries.len());
+        }
+    }
+}

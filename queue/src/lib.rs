@@ -1,0 +1,23 @@
+//! What waits in a broker, and where.
+//!
+//! * [`Message`] and [`MessagePool`]: an application message in one reused buffer, shared by
+//!   everybody on a worker who still has to receive it.
+//! * [`DeliveryQueue`] and [`Window`]: what one session has to receive, and what it has received
+//!   but not acknowledged.
+//! * [`mailbox`]: batches from one worker to another.
+//!
+//! No sockets, no threads, and no clock: the time comes in as a [`Time`]. Everything is bounded:
+//! queues by their [`QueueLimits`], windows by the caller, mailboxes by credit.
+
+mod delivery;
+pub mod mailbox;
+mod message;
+mod pool;
+mod time;
+mod window;
+
+pub use delivery::{DeliveryQueue, DropReason, Entry, OverflowPolicy, QueueLimits};
+pub use message::{Message, MessageFields};
+pub use pool::{Identifiers, MessagePool, MessageRef, PoolStats};
+pub use time::Time;
+pub use window::{InFlight, Stage, Window};

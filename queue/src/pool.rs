@@ -1,0 +1,298 @@
+//! The messages of one worker.
+//!
+//! A message is in a slot and counted by those who hold it: each queue entry, each window slot,
+//! the retained store. A [`MessageRef`] is such a share; it is not `Clone`, so that every share
+//! was taken by [`MessagePool::share`] and can be given back by [`MessagePool::release`]. A slot
+//! whose last share is back keeps its buffer for the next message.
+//!
+//! Measured against: `Arc` from the heap 16-30 ns, `crossbeam` `ArrayQueue` 21 ns, `object-pool`
+//! 30 ns, a worker's own free list 4 ns per acquire and release (docs/design/dependencies.md). So a
+//! pool belongs to a worker, and what crosses over to another comes home by mail.
+
+use slab::Slab;
+
+use crate::{Message, MessageFields, Time};
+
+/// A share of a message in a [`MessagePool`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a share has to be released"]
+pub struct MessageRef(u32);
+
+/// Subscription identifiers of a delivery: none, one, or a set that the pool keeps.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Identifiers(u32);
+
+impl Identifiers {
+    const SET: u32 = 1 << 31;
+    /// No identifier.
+    pub const NONE: Self = Self(0);
+
+    /// One identifier; 0 for none.
+    #[inline]
+    #[must_use]
+    pub fn one(identifier: u32) -> Self {
+        debug_assert!(identifier < Self::SET);
+        Self(identifier)
+    }
+
+    /// Whether there is none.
+    #[inline]
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    message: Message,
+    shares: u32,
+}
+
+/// How the pool has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Messages that somebody holds.
+    pub live: usize,
+    /// Bytes of those messages.
+    pub live_bytes: usize,
+    /// Slots, free ones included.
+    pub slots: usize,
+    /// Messages made in a used slot.
+    pub reused: u64,
+    /// Messages that needed a new slot.
+    pub grown: u64,
+}
+
+/// Owns the messages of one worker.
+#[derive(Debug)]
+pub struct MessagePool {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Capacity that free slots hold on to, and how much they may.
+    spare_bytes: usize,
+    spare_bytes_max: usize,
+    sets: Slab<Box<[u32]>>,
+    stats: PoolStats,
+}
+
+impl MessagePool {
+    /// An empty pool. Free slots keep buffers of up to `spare_bytes_max` bytes together.
+    #[must_use]
+    pub fn new(spare_bytes_max: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            spare_bytes: 0,
+            spare_bytes_max,
+            sets: Slab::new(),
+            stats: PoolStats::default(),
+        }
+    }
+
+    /// How the pool has done.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        PoolStats { slots: self.slots.len(), ..self.stats }
+    }
+
+    /// Makes a message, with one share.
+    #[inline]
+    pub fn insert(&mut self, fields: &MessageFields<'_>, now: Time) -> MessageRef {
+        let index = self.free_slot();
+        let slot = &mut self.slots[index as usize];
+        slot.message.fill(fields, now);
+        self.count_in(index)
+    }
+
+    /// Takes a message that came by mail, with one share. What is left in `message` is a spare
+    /// buffer, to be sent home.
+    pub fn adopt(&mut self, message: &mut Message) -> MessageRef {
+        let index = self.free_slot();
+        std::mem::swap(&mut self.slots[index as usize].message, message);
+        self.count_in(index)
+    }
+
+    /// A copy of a message, in a spare buffer, to be mailed.
+    pub fn copy(&mut self, message: &MessageRef) -> Message {
+        let index = self.free_slot();
+        let mut copy = std::mem::take(&mut self.slots[index as usize].message);
+        self.free.push(index);
+        copy.copy_from(&self.slots[message.0 as usize].message);
+        copy
+    }
+
+    /// Takes a spare buffer that has come home.
+    pub fn take_back(&mut self, mut spare: Message) {
+        if spare.capacity() == 0 || self.spare_bytes + spare.capacity() > self.spare_bytes_max {
+            return;
+        }
+        spare.clear();
+        // Slots that lent their buffer out lie on top of the free list.
+        for &index in self.free.iter().rev().take(64) {
+            let slot = &mut self.slots[index as usize];
+            if slot.message.capacity() == 0 {
+                self.spare_bytes += spare.capacity();
+                slot.message = spare;
+                return;
+            }
+        }
+    }
+
+    /// The message.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, message: &MessageRef) -> &Message {
+        &self.slots[message.0 as usize].message
+    }
+
+    /// One more share of the message.
+    #[inline]
+    pub fn share(&mut self, message: &MessageRef) -> MessageRef {
+        self.slots[message.0 as usize].shares += 1;
+        MessageRef(message.0)
+    }
+
+    /// Gives a share back.
+    #[inline]
+    #[allow(clippy::needless_pass_by_value)] // the share ends here
+    pub fn release(&mut self, message: MessageRef) {
+        let slot = &mut self.slots[message.0 as usize];
+        slot.shares -= 1;
+        if slot.shares == 0 {
+            self.free(message.0);
+        }
+    }
+
+    fn free(&mut self, index: u32) {
+        let message = &mut self.slots[index as usize].message;
+        self.stats.live -= 1;
+        self.stats.live_bytes -= message.len();
+        message.clear();
+        if self.spare_bytes + message.capacity() > self.spare_bytes_max {
+            *message = Message::default();
+        }
+        self.spare_bytes += message.capacity();
+        self.free.push(index);
+    }
+
+    /// A free slot, off the free list, with whatever buffer it has.
+    #[inline]
+    fn free_slot(&mut self) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.spare_bytes -= self.slots[index as usize].message.capacity();
+            self.stats.reused += 1;
+            return index;
+        }
+        self.stats.grown += 1;
+        self.slots.push(Slot::default());
+        u32::try_from(self.slots.len() - 1).expect("four thousand million messages")
+    }
+
+    fn count_in(&mut self, index: u32) -> MessageRef {
+        let slot = &mut self.slots[index as usize];
+        slot.shares = 1;
+        self.stats.live += 1;
+        self.stats.live_bytes += slot.message.len();
+        MessageRef(index)
+    }
+
+    /// Keeps a set of subscription identifiers; zeros are left out.
+    pub fn identifiers(&mut self, identifiers: &[u32]) -> Identifiers {
+        match identifiers {
+            [] => Identifiers::NONE,
+            [one] => Identifiers::one(*one),
+            several => Identifiers(self.sets.insert(several.into()) as u32 | Identifiers::SET),
+        }
+    }
+
+    /// The identifiers. `one` is the place for a single one.
+    #[inline]
+    #[must_use]
+    pub fn identifier_slice<'a>(
+        &'a self,
+        identifiers: &Identifiers,
+        one: &'a mut [u32; 1],
+    ) -> &'a [u32] {
+        match identifiers.0 {
+            0 => &[],
+            set if set & Identifiers::SET != 0 => &self.sets[(set & !Identifiers::SET) as usize],
+            identifier => {
+                *one = [identifier];
+                one
+            }
+        }
+    }
+
+    /// Forgets a set of identifiers.
+    #[inline]
+    #[allow(clippy::needless_pass_by_value)] // the set ends here
+    pub fn release_identifiers(&mut self, identifiers: Identifiers) {
+        if identifiers.0 & Identifiers::SET != 0 {
+            self.sets.remove((identifiers.0 & !Identifiers::SET) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_packets::{Properties, QoS};
+
+    fn fields(payload: &[u8]) -> MessageFields<'_> {
+        MessageFields {
+            topic: "t",
+            payload,
+            properties: Properties::default(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            publisher: 0,
+        }
+    }
+
+    #[test]
+    fn a_slot_is_used_again_when_the_last_share_is_back() {
+        let mut pool = MessagePool::new(1 << 20);
+        let first = pool.insert(&fields(b"one"), Time::default());
+        let second = pool.share(&first);
+        pool.release(first);
+        assert_eq!(pool.get(&second).payload(), b"one");
+        pool.release(second);
+        let again = pool.insert(&fields(b"two"), Time::default());
+        assert_eq!(pool.get(&again).payload(), b"two");
+        assert_eq!(
+            pool.stats(),
+            PoolStats { live: 1, live_bytes: 4, slots: 1, reused: 1, grown: 1 }
+        );
+        pool.release(again);
+        assert_eq!(pool.stats().live_bytes, 0);
+    }
+
+    #[test]
+    fn free_slots_keep_no_more_than_the_spare_limit() {
+        let mut pool = MessagePool::new(1000);
+        let held: Vec<_> =
+            (0..10).map(|_| pool.insert(&fields(&[0; 400]), Time::default())).collect();
+        for message in held {
+            pool.release(message);
+        }
+        assert!(pool.spare_bytes <= 1000);
+        assert_eq!(
+            pool.spare_bytes,
+            pool.slots.iter().map(|slot| slot.message.capacity()).sum::<usize>()
+        );
+    }
+
+    #[test]
+    fn a_mailed_copy_leaves_and_its_buffer_comes_home() {
+        let (mut here, mut there) = (MessagePool::new(1 << 20), MessagePool::new(1 << 20));
+        let message = here.insert(&fields(b"mail"), Time::default());
+        let mut copy = here.copy(&message);
+        let arrived = there.adopt(&mut copy);
+        assert_eq!(there.get(&arrived).payload(), b"mail");
+        here.take_back(copy);
+        here.release(message);
+        there.release(arrived);
+        assert_eq!((here.stats().live, there.stats().live), (0, 0));
+    }
+}

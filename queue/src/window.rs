@@ -1,0 +1,302 @@
+//! What a session was sent and has not acknowledged.
+
+use std::collections::VecDeque;
+
+use dunlin_packets::PacketId;
+
+use crate::{Entry, MessagePool};
+
+/// How far a delivery is.
+///
+/// ```text
+///            QoS 1                       QoS 2
+/// Publish ── PUBACK ──▶ (gone)    Publish ── PUBREC ──▶ Release ── PUBCOMP ──▶ (gone)
+///                                    └── PUBREC >= 0x80 ──▶ (gone)
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// PUBLISH was sent.
+    Publish(Entry),
+    /// PUBREC came, PUBREL was sent: the message is the client's \[MQTT-4.3.3-6\].
+    Release,
+    /// Acknowledged, while an older one is not.
+    Done,
+}
+
+/// One delivery in flight.
+#[derive(Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Its packet identifier, from the first sending until it is done.
+    pub packet_id: PacketId,
+    /// How far it is.
+    pub stage: Stage,
+    /// Sent (again) on the present connection.
+    pub sent: bool,
+    /// Counts against the client's receive maximum on the present connection.
+    pub counted: bool,
+}
+
+/// Deliveries in flight, in the order of their first sending.
+///
+/// Packet identifiers are given out in turn, so the order is also that of the identifiers (but for
+/// the wrap at 65,535) and an acknowledgement is found by binary search, if not at the front.
+#[derive(Debug, Default)]
+pub struct Window {
+    slots: VecDeque<InFlight>,
+    done: usize,
+    last_id: u16,
+    /// An identifier was skipped because an old one is still in use: search one by one.
+    unordered: bool,
+    /// Deliveries that count against the receive maximum.
+    counted: usize,
+    bytes: usize,
+}
+
+impl Window {
+    /// Deliveries in flight.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.done
+    }
+
+    /// Whether nothing is in flight.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Deliveries that count against the receive maximum of this connection \[MQTT-4.9.0-1\].
+    #[inline]
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Bytes of the messages in flight.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The next free packet identifier \[MQTT-2.2.1-4\]; `None` when all 65,535 are in use.
+    pub fn next_id(&mut self) -> Option<PacketId> {
+        for _ in 0..=u16::MAX {
+            self.last_id = self.last_id.wrapping_add(1);
+            let Some(id) = PacketId::new(self.last_id) else { continue };
+            if self.find(id).is_none() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Puts a delivery in flight that is being sent under `packet_id`, which
+    /// [`Self::next_id`] gave.
+    #[inline]
+    pub fn push(&mut self, packet_id: PacketId, entry: Entry, pool: &MessagePool) {
+        if let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) {
+            let from_front = |id: PacketId| id.get().wrapping_sub(front.packet_id.get());
+            self.unordered |= from_front(packet_id) < from_front(back.packet_id);
+        }
+        self.bytes += pool.get(&entry.message).len();
+        self.counted += 1;
+        let stage = Stage::Publish(entry);
+        self.slots.push_back(InFlight { packet_id, stage, sent: true, counted: true });
+    }
+
+    #[inline]
+    fn find(&self, id: PacketId) -> Option<usize> {
+        let front = self.slots.front()?.packet_id;
+        if front == id && self.slots[0].stage != Stage::Done {
+            return Some(0);
+        }
+        let at = if self.unordered {
+            self.slots.iter().position(|slot| slot.packet_id == id && slot.stage != Stage::Done)?
+        } else {
+            let distance = |other: PacketId| other.get().wrapping_sub(front.get());
+            self.slots.binary_search_by_key(&distance(id), |slot| distance(slot.packet_id)).ok()?
+        };
+        (self.slots[at].stage != Stage::Done).then_some(at)
+    }
+
+    /// The stage of the delivery under `id`.
+    #[must_use]
+    pub fn stage(&self, id: PacketId) -> Option<&Stage> {
+        self.find(id).map(|at| &self.slots[at].stage)
+    }
+
+    /// Ends the delivery under `id`: PUBACK, PUBCOMP, or a refusal. The entry, if it had not been
+    /// given to the client before, is the caller's to release.
+    pub fn finish(&mut self, id: PacketId, pool: &MessagePool) -> Option<Option<Entry>> {
+        let at = self.find(id)?;
+        self.uncount(at);
+        let stage = std::mem::replace(&mut self.slots[at].stage, Stage::Done);
+        self.slots[at].sent = true;
+        self.done += 1;
+        self.tidy();
+        Some(self.take_entry(stage, pool))
+    }
+
+    /// PUBREC came for `id`: from here on only PUBREL is sent. The entry is the caller's to
+    /// release; `None` inside when it had come before.
+    pub fn release(&mut self, id: PacketId, pool: &MessagePool) -> Option<Option<Entry>> {
+        let at = self.find(id)?;
+        let stage = std::mem::replace(&mut self.slots[at].stage, Stage::Release);
+        Some(self.take_entry(stage, pool))
+    }
+
+    fn take_entry(&mut self, stage: Stage, pool: &MessagePool) -> Option<Entry> {
+        let Stage::Publish(entry) = stage else { return None };
+        self.bytes -= pool.get(&entry.message).len();
+        Some(entry)
+    }
+
+    fn uncount(&mut self, at: usize) {
+        if std::mem::take(&mut self.slots[at].counted) {
+            self.counted -= 1;
+        }
+    }
+
+    fn tidy(&mut self) {
+        while self.slots.front().is_some_and(|slot| slot.stage == Stage::Done) {
+            self.slots.pop_front();
+            self.done -= 1;
+        }
+        if self.done > 32 && self.done * 2 > self.slots.len() {
+            self.slots.retain(|slot| slot.stage != Stage::Done);
+            self.done = 0;
+        }
+        self.unordered &= !self.slots.is_empty();
+    }
+
+    /// A new connection begins: everything in flight is to be sent again, and nothing counts yet.
+    pub fn restart(&mut self) {
+        for slot in &mut self.slots {
+            slot.sent = slot.stage == Stage::Done;
+            slot.counted = false;
+        }
+        self.counted = 0;
+    }
+
+    /// The first delivery that has not been sent on this connection, and where it stands.
+    #[must_use]
+    pub fn next_unsent(&self) -> Option<(usize, &InFlight)> {
+        // They are sent again in order, so those that have not been are at the back; but for some
+        // that were acknowledged before their turn.
+        let from = self.slots.partition_point(|slot| slot.sent);
+        let rest = self.slots.range(from..).enumerate();
+        rest.map(|(behind, slot)| (from + behind, slot)).find(|(_, slot)| !slot.sent)
+    }
+
+    /// The delivery [`Self::next_unsent`] found has been sent.
+    pub fn mark_sent(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        slot.sent = true;
+        if matches!(slot.stage, Stage::Publish(_)) && !slot.counted {
+            slot.counted = true;
+            self.counted += 1;
+        }
+    }
+
+    /// All deliveries in flight, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &InFlight> {
+        self.slots.iter().filter(|slot| slot.stage != Stage::Done)
+    }
+
+    /// Takes everything out, for a session that ends. The entries are the caller's to release.
+    pub fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
+        let slots = std::mem::take(self).slots;
+        slots.into_iter().filter_map(|slot| match slot.stage {
+            Stage::Publish(entry) => Some(entry),
+            Stage::Release | Stage::Done => None,
+        })
+    }
+
+    /// Gives memory back that an earlier burst needed.
+    pub fn shrink(&mut self) {
+        if self.slots.capacity() > 4 * self.slots.len() {
+            self.slots.shrink_to(self.slots.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Identifiers, MessageFields, Time};
+    use dunlin_packets::{Properties, QoS};
+
+    fn entry(pool: &mut MessagePool) -> Entry {
+        let fields = MessageFields {
+            topic: "t",
+            payload: b"",
+            properties: Properties::default(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: 0,
+        };
+        let message = pool.insert(&fields, Time::default());
+        let (identifiers, qos) = (Identifiers::NONE, QoS::AtLeastOnce);
+        Entry { message, identifiers, group: 0, qos, retain: false }
+    }
+
+    fn send(window: &mut Window, pool: &mut MessagePool) -> PacketId {
+        let id = window.next_id().unwrap();
+        let entry = entry(pool);
+        window.push(id, entry, pool);
+        id
+    }
+
+    fn finish(window: &mut Window, pool: &mut MessagePool, id: PacketId) {
+        window.finish(id, pool).unwrap().unwrap().release(pool);
+    }
+
+    #[test]
+    fn an_identifier_in_use_is_skipped_after_the_wrap() {
+        let (mut window, mut pool) = (Window::default(), MessagePool::new(0));
+        let stuck = send(&mut window, &mut pool);
+        for _ in 0..70_000 {
+            let id = send(&mut window, &mut pool);
+            assert_ne!(id, stuck);
+            assert_eq!(window.len(), 2);
+            finish(&mut window, &mut pool, id);
+        }
+        finish(&mut window, &mut pool, stuck);
+        assert!(window.is_empty());
+        assert_eq!((pool.stats().live, window.bytes(), window.counted()), (0, 0, 0));
+    }
+
+    #[test]
+    fn acknowledgements_are_found_in_any_order() {
+        let (mut window, mut pool) = (Window::default(), MessagePool::new(0));
+        window.last_id = 65_000;
+        let mut ids: Vec<_> = (0..1000).map(|_| send(&mut window, &mut pool)).collect();
+        ids.sort_by_key(|id| id.get() % 7);
+        for id in ids {
+            finish(&mut window, &mut pool, id);
+            assert!(window.stage(id).is_none());
+            assert!(window.finish(id, &pool).is_none());
+        }
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_restart_sends_again_in_the_first_order() {
+        let (mut window, mut pool) = (Window::default(), MessagePool::new(0));
+        let ids: Vec<_> = (0..4).map(|_| send(&mut window, &mut pool)).collect();
+        window.release(ids[1], &pool).unwrap().unwrap().release(&mut pool);
+        finish(&mut window, &mut pool, ids[2]);
+        window.restart();
+        let mut resent = Vec::new();
+        while let Some((at, slot)) = window.next_unsent() {
+            resent.push(slot.packet_id);
+            window.mark_sent(at);
+        }
+        assert_eq!(resent, [ids[0], ids[1], ids[3]]);
+        // A resent PUBREL does not count against the receive maximum.
+        assert_eq!(window.counted(), 2);
+    }
+}

@@ -1,0 +1,262 @@
+//! Packets from the client.
+
+use dunlin_packets::{
+    Ack, AckKind, Disconnect, Packet, PacketError, PacketId, Property, Publish, QoS, ReasonCode,
+    Subscribe, Unsubscribe, Version,
+};
+use dunlin_queue::{DropReason, MessageFields, MessageRef, Stage};
+
+use crate::link::Link;
+use crate::session::State;
+use crate::{Context, Limits, Session};
+
+/// What the owner of the session has to do about a packet.
+#[derive(Debug)]
+#[must_use]
+pub enum Action<'a> {
+    /// Nothing more.
+    None,
+    /// Route the message, then [`Session::acknowledge`].
+    Publish {
+        /// The message, aliases resolved.
+        message: MessageRef,
+        /// What to acknowledge; `None` at QoS 0.
+        packet_id: Option<PacketId>,
+    },
+    /// Change the subscriptions, then [`Session::suback`].
+    Subscribe(Subscribe<'a>),
+    /// Change the subscriptions, then [`Session::unsuback`].
+    Unsubscribe(Unsubscribe<'a>),
+    /// Close the connection, and [`Session::detach`].
+    Disconnect {
+        /// The client takes its will back.
+        discard_will: bool,
+        /// What it said.
+        code: ReasonCode,
+    },
+    /// A delivery is over; the window may have room again.
+    Acknowledged(Option<Refused>),
+}
+
+/// The client answered a delivery with an error: it is not sent again \[MQTT-4.4.0-2\].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// How it is counted.
+    pub reason: DropReason,
+    /// What the client said.
+    pub code: ReasonCode,
+}
+
+impl Session {
+    /// Handles one packet. What has to be answered at once is appended to `out`.
+    /// `publisher` is the hash of the client identifier that goes into messages.
+    ///
+    /// # Errors
+    /// What the client did wrong: answer with [`Session::disconnect`] and close.
+    ///
+    /// # Panics
+    /// When there is no connection.
+    #[inline]
+    pub fn on_packet<'a>(
+        &mut self,
+        packet: &Packet<'a>,
+        publisher: u64,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Action<'a>, PacketError> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish, publisher, cx, out),
+            Packet::Ack(ack) => self.on_ack(ack, cx, out),
+            Packet::Subscribe(subscribe) => Ok(Action::Subscribe(*subscribe)),
+            Packet::Unsubscribe(unsubscribe) => Ok(Action::Unsubscribe(*unsubscribe)),
+            Packet::PingReq => {
+                self.send(&Packet::PingResp, out);
+                Ok(Action::None)
+            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(disconnect, cx.limits),
+            Packet::Connect(_) => Err(PacketError::protocol("3.1.0-2", "a second CONNECT")),
+            Packet::Auth(_) => Err(PacketError::protocol(
+                "4.12.0-7",
+                "AUTH on a connection without an authentication method",
+            )),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(PacketError::protocol("4.13", "a packet that only servers send"))
+            }
+        }
+    }
+
+    #[inline]
+    fn on_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        publisher: u64,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Action<'static>, PacketError> {
+        check_publish(publish, cx.limits)?;
+        let State::Online(link) = &mut self.state else { panic!("a packet without a connection") };
+        let topic = resolve_topic(publish, link, cx.limits)?;
+        if let Some(id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) {
+            if self.received.contains(id) {
+                let pubrec = Ack::new(AckKind::PubRec, id);
+                self.send(&Packet::Ack(pubrec), out);
+                return Ok(Action::None);
+            }
+            if self.received.len() >= usize::from(cx.limits.receive_maximum) {
+                return Err(PacketError::new(
+                    ReasonCode::ReceiveMaximumExceeded,
+                    "3.3.4-7",
+                    "more unacknowledged publications than the receive maximum",
+                ));
+            }
+        }
+        let fields = MessageFields {
+            topic,
+            payload: publish.payload,
+            properties: publish.properties,
+            qos: publish.qos,
+            retain: publish.retain,
+            publisher,
+        };
+        let message = cx.pool.insert(&fields, cx.now);
+        Ok(Action::Publish { message, packet_id: publish.packet_id })
+    }
+
+    #[inline]
+    fn on_ack(
+        &mut self,
+        ack: &Ack<'_>,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Action<'static>, PacketError> {
+        let id = ack.packet_id;
+        if ack.kind == AckKind::PubRel {
+            let known = self.received.remove(id);
+            self.answer(AckKind::PubComp, id, known, out);
+            return Ok(Action::None);
+        }
+        let qos = match self.window.stage(id) {
+            Some(Stage::Publish(entry)) => Some(entry.qos),
+            _ => None,
+        };
+        let wrong_kind = match ack.kind {
+            AckKind::PubAck => qos == Some(QoS::ExactlyOnce),
+            AckKind::PubRec => qos == Some(QoS::AtLeastOnce),
+            AckKind::PubComp | AckKind::PubRel => false,
+        };
+        if wrong_kind {
+            return Err(PacketError::protocol("4.3", "an acknowledgement for another QoS"));
+        }
+        let finished = match ack.kind {
+            AckKind::PubRec if !ack.code.is_error() => {
+                self.on_pubrec(id, cx, out);
+                return Ok(Action::None);
+            }
+            // A PUBCOMP before the PUBREC ends nothing.
+            AckKind::PubComp if qos.is_some() => None,
+            // A PUBACK ends nothing of QoS 2.
+            AckKind::PubAck if qos.is_none() => None,
+            _ => self.window.finish(id, cx.pool),
+        };
+        let Some(entry) = finished else { return Ok(Action::None) };
+        if let Some(entry) = entry {
+            entry.release(cx.pool);
+        }
+        let refused = Refused { reason: DropReason::RefusedByClient, code: ack.code };
+        Ok(Action::Acknowledged(ack.code.is_error().then_some(refused)))
+    }
+
+    /// PUBREC: the message is the client's; from here on only PUBREL is sent \[MQTT-4.3.3-4\].
+    fn on_pubrec(&mut self, id: PacketId, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        let released = self.window.release(id, cx.pool);
+        let known = released.is_some();
+        if let Some(Some(entry)) = released {
+            entry.release(cx.pool);
+        }
+        self.answer(AckKind::PubRel, id, known, out);
+    }
+
+    /// The next step of a QoS 2 handshake, with 0x92 when we know nothing of it.
+    fn answer(&self, kind: AckKind, id: PacketId, known: bool, out: &mut Vec<u8>) {
+        let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
+    }
+
+    fn on_disconnect(
+        &mut self,
+        disconnect: &Disconnect<'_>,
+        limits: &Limits,
+    ) -> Result<Action<'static>, PacketError> {
+        for property in disconnect.properties.iter() {
+            match property {
+                Property::SessionExpiryInterval(seconds) if self.expiry_s == 0 && seconds > 0 => {
+                    return Err(PacketError::protocol(
+                        "3.14.2.2.2",
+                        "a session expiry for a session that was to end with its connection",
+                    ));
+                }
+                Property::SessionExpiryInterval(seconds) => {
+                    self.expiry_s = seconds.min(limits.session_expiry_max_s);
+                }
+                Property::ServerReference(_) => {
+                    return Err(PacketError::protocol("3.14.2.2.5", "a server reference"));
+                }
+                _ => {}
+            }
+        }
+        let before_5 = self.version() != Some(Version::V5);
+        let discard_will = before_5 || disconnect.code == ReasonCode::Success;
+        Ok(Action::Disconnect { discard_will, code: disconnect.code })
+    }
+}
+
+#[inline]
+fn check_publish(publish: &Publish<'_>, limits: &Limits) -> Result<(), PacketError> {
+    if publish.qos > limits.qos_max {
+        return Err(PacketError::new(
+            ReasonCode::QosNotSupported,
+            "3.2.2-11",
+            "the QoS is above the maximum QoS",
+        ));
+    }
+    if publish.retain && !limits.retain_available {
+        return Err(PacketError::new(
+            ReasonCode::RetainNotSupported,
+            "3.2.2-14",
+            "retained messages are switched off",
+        ));
+    }
+    if publish.payload.len() > limits.payload_bytes_max as usize {
+        return Err(PacketError::new(
+            ReasonCode::PacketTooLarge,
+            "3.2.2-15",
+            "the payload is larger than this broker takes",
+        ));
+    }
+    Ok(())
+}
+
+/// The topic a PUBLISH means: its own, or that of its alias.
+#[inline]
+fn resolve_topic<'a>(
+    publish: &Publish<'a>,
+    link: &'a mut Link,
+    limits: &Limits,
+) -> Result<&'a str, PacketError> {
+    let mut alias = None;
+    for property in publish.properties.iter() {
+        match property {
+            Property::TopicAlias(number) => alias = Some(number),
+            Property::SubscriptionIdentifier(_) => {
+                return Err(PacketError::protocol(
+                    "3.3.4-6",
+                    "a client's PUBLISH has a subscription identifier",
+                ));
+            }
+            _ => {}
+        }
+    }
+    let Some(alias) = alias else { return Ok(publish.topic) };
+    let aliases = link.incoming.get_or_insert_default();
+    aliases.resolve(alias, publish.topic, limits.topic_alias_maximum)
+}

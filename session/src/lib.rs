@@ -1,0 +1,43 @@
+//! One client's protocol state, without sockets, clock or threads.
+//!
+//! An [`Offer`] is what a CONNECT asks for, checked against the broker's [`Limits`]. A [`Session`]
+//! is what belongs to a client identifier: it lives from an accepted CONNECT to its expiry, over
+//! any number of connections.
+//!
+//! ```text
+//!                  attach                       detach, expiry > 0
+//!  Session::new ──────────▶ Online ────────────────────────────────────▶ Offline
+//!                             ▲  │  detach, expiry = 0                    │   │ expiry
+//!                             │  └───────────────▶ (ended)  ◀─────────────┼───┘
+//!                             └──────────── attach (resume) ──────────────┘
+//! ```
+//!
+//! Calling order: `attach` once per connection; then for each packet [`Session::on_packet`], whose
+//! [`Action`] says what the owner has to do (route, subscribe, …) and report back with
+//! [`Session::acknowledge`] or a SUBACK; for each message that is routed to the client
+//! [`Session::enqueue`]; then [`Session::poll_publish`] until it is idle. `detach` ends the
+//! connection. At [`Session::deadline`], [`Session::on_timer`].
+//!
+//! Everything to be sent is appended to a buffer the caller owns. A [`PacketError`] means: answer
+//! with [`Session::disconnect`] and close.
+//!
+//! [`PacketError`]: dunlin_packets::PacketError
+
+mod alias;
+mod grant;
+mod inbound;
+mod limits;
+mod link;
+mod offer;
+mod outbound;
+mod received;
+mod session;
+mod will;
+
+pub use grant::grant;
+pub use inbound::{Action, Refused};
+pub use limits::Limits;
+pub use offer::{Offer, Refusal};
+pub use outbound::Polled;
+pub use session::{Context, Departure, Due, Session};
+pub use will::Will;

@@ -1,0 +1,191 @@
+//! Messages to the client: pulled when its socket has room, so that packet identifiers, expiry and
+//! aliases are those of the moment of sending.
+
+use dunlin_packets::{Ack, AckKind, Delivery, Packet, PacketId, QoS};
+use dunlin_queue::{DropReason, Entry, MessagePool, MessageRef, Stage};
+
+use crate::alias::Alias;
+use crate::link::Link;
+use crate::session::State;
+use crate::{Context, Session};
+
+/// Payloads above this many bytes are not copied into the buffer but handed out, for a vectored
+/// write.
+const COPIED_PAYLOAD_MAX: usize = 16 << 10;
+
+/// What [`Session::poll_publish`] did.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Polled {
+    /// Nothing: no connection, nothing waits, or the window is full.
+    Idle,
+    /// A packet was appended.
+    Sent,
+    /// A packet was appended but for its payload, which is that of this message and has to follow
+    /// at once. The share is the caller's.
+    SentHead(MessageRef),
+    /// A message could not be delivered. The entry is the caller's, to be released or given to
+    /// another member of its share group.
+    Undeliverable(Entry, DropReason),
+}
+
+impl Session {
+    /// Appends the next packet for the client, if there is one that may be sent now. First what an
+    /// earlier connection left unacknowledged \[MQTT-4.4.0-1\], then what waits, in order.
+    #[inline]
+    pub fn poll_publish(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
+        let State::Online(link) = &mut self.state else { return Polled::Idle };
+        if link.resends
+            && let Some(polled) = self.poll_resend(cx, out)
+        {
+            return polled;
+        }
+        self.poll_queue(cx, out)
+    }
+
+    /// `None` when there is nothing to send again any more. A PUBLISH goes out again whatever its
+    /// expiry says \[MQTT-4.3.3-7\].
+    #[cold]
+    fn poll_resend(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<Polled> {
+        let State::Online(link) = &mut self.state else { return None };
+        let Some((at, slot)) = self.window.next_unsent() else {
+            link.resends = false;
+            return None;
+        };
+        let id = slot.packet_id;
+        let copied = match &slot.stage {
+            Stage::Publish(_) if self.window.counted() >= usize::from(link.receive_maximum) => {
+                return Some(Polled::Idle);
+            }
+            Stage::Publish(entry) => encode(link, entry, Some(id), true, cx, out),
+            Stage::Release | Stage::Done => {
+                link.send(&Packet::Ack(Ack::new(AckKind::PubRel, id)), out);
+                Some(true)
+            }
+        };
+        let head = match (copied, &slot.stage) {
+            (Some(false), Stage::Publish(entry)) => Some(cx.pool.share(&entry.message)),
+            _ => None,
+        };
+        if copied.is_some() {
+            self.window.mark_sent(at);
+            return Some(head.map_or(Polled::Sent, Polled::SentHead));
+        }
+        // This connection takes only smaller packets: counts as delivered [MQTT-3.1.2-25].
+        match self.window.finish(id, cx.pool) {
+            Some(Some(entry)) => Some(Polled::Undeliverable(entry, DropReason::PacketTooLarge)),
+            _ => Some(Polled::Idle),
+        }
+    }
+
+    #[inline]
+    fn poll_queue(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
+        let Some(entry) = self.queue.front() else { return Polled::Idle };
+        let qos = entry.qos;
+        if qos != QoS::AtMostOnce && !self.window_has_room(cx) {
+            return Polled::Idle;
+        }
+        let State::Online(link) = &mut self.state else { return Polled::Idle };
+        if cx.pool.get(&entry.message).is_expired(cx.now) {
+            return self.give_up(DropReason::Expired, cx);
+        }
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => match self.window.next_id() {
+                Some(id) => Some(id),
+                None => return Polled::Idle,
+            },
+        };
+        let Some(copied) = encode(link, entry, packet_id, false, cx, out) else {
+            return self.give_up(DropReason::PacketTooLarge, cx);
+        };
+        let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
+        let head = (!copied).then(|| cx.pool.share(&entry.message));
+        match packet_id {
+            Some(id) => self.window.push(id, entry, cx.pool),
+            None => entry.release(cx.pool),
+        }
+        head.map_or(Polled::Sent, Polled::SentHead)
+    }
+
+    fn window_has_room(&self, cx: &Context<'_>) -> bool {
+        let Some(link) = self.link() else { return false };
+        self.window.counted() < usize::from(link.receive_maximum)
+            && self.window.len() < cx.limits.in_flight_max
+            && (self.window.bytes() < cx.limits.in_flight_bytes_max || self.window.is_empty())
+    }
+
+    #[cold]
+    fn give_up(&mut self, reason: DropReason, cx: &mut Context<'_>) -> Polled {
+        match self.queue.pop(cx.pool) {
+            Some(entry) => Polled::Undeliverable(entry, reason),
+            None => Polled::Idle,
+        }
+    }
+}
+
+/// Appends the PUBLISH, without its payload if that is large. Says whether the payload was copied;
+/// `None` when the packet is larger than the client takes, and nothing was appended
+/// \[MQTT-3.1.2-24\].
+#[inline]
+fn encode(
+    link: &mut Link,
+    entry: &Entry,
+    packet_id: Option<PacketId>,
+    dup: bool,
+    cx: &mut Context<'_>,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
+    let pool: &MessagePool = cx.pool;
+    let message = pool.get(&entry.message);
+    let topic = message.topic_bytes();
+    let mut one = [0];
+    let mut delivery = Delivery {
+        dup,
+        qos: entry.qos,
+        retain: entry.retain,
+        topic,
+        packet_id,
+        topic_alias: None,
+        message_expiry_s: None,
+        identifiers: &[],
+        forwarded: &[],
+    };
+    let mut alias = Alias::None;
+    if link.version.has_properties() {
+        delivery.message_expiry_s = message.seconds_left(cx.now);
+        delivery.identifiers = pool.identifier_slice(&entry.identifiers, &mut one);
+        delivery.forwarded = message.properties();
+        if link.topic_alias_maximum > 0 {
+            alias = apply_alias(link, &mut delivery);
+        }
+    }
+    let payload = message.payload();
+    let fits = delivery.packet_len(link.version, payload.len()) <= link.packet_bytes_max as usize;
+    if !fits {
+        return None;
+    }
+    delivery.encode(link.version, payload.len(), out);
+    if let Alias::Set(number) = alias {
+        link.outgoing.get_or_insert_default().set(topic, number);
+    }
+    let copied = payload.len() <= COPIED_PAYLOAD_MAX;
+    if copied {
+        out.extend_from_slice(payload);
+    }
+    Some(copied)
+}
+
+fn apply_alias(link: &mut Link, delivery: &mut Delivery<'_>) -> Alias {
+    let aliases = link.outgoing.get_or_insert_default();
+    let alias = aliases.choose(delivery.topic, link.topic_alias_maximum);
+    match alias {
+        Alias::None => {}
+        Alias::Set(number) => delivery.topic_alias = Some(number),
+        Alias::Known(number) => {
+            delivery.topic_alias = Some(number);
+            delivery.topic = &[];
+        }
+    }
+    alias
+}

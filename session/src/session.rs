@@ -1,0 +1,311 @@
+//! The session itself: from its first connection to its end.
+
+use dunlin_packets::{
+    Ack, AckKind, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, QoS,
+    ReasonCode, SubAck, UnsubAck, Version,
+};
+use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, Time, Window};
+
+use crate::link::Link;
+use crate::received::Received;
+use crate::{Limits, Offer, Will};
+
+/// What a session works with and does not own.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// What the broker allows.
+    pub limits: &'a Limits,
+    /// The worker's messages.
+    pub pool: &'a mut MessagePool,
+    /// The time of this turn.
+    pub now: Time,
+}
+
+/// Whether there is a connection.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // online is the usual case; a box would cost a line of cache
+pub(crate) enum State {
+    /// There is, on these terms.
+    Online(Link),
+    /// There is none.
+    Offline {
+        /// When the session ends.
+        expires_at: Time,
+        /// When the will is published, if there still is one.
+        will_at: Time,
+    },
+}
+
+/// What the end of a connection leaves to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// To be published now.
+    pub will: Option<Box<Will>>,
+    /// The session has ended with its connection.
+    pub ended: bool,
+}
+
+/// What a session's timer found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// The client has been silent for too long: disconnect with 0x8D.
+    pub keep_alive: bool,
+    /// To be published now.
+    pub will: Option<Box<Will>>,
+    /// The session has expired \[MQTT-4.1.0-2\].
+    pub ended: bool,
+}
+
+/// The state of one client identifier.
+#[derive(Debug)]
+pub struct Session {
+    client_id: Box<str>,
+    pub(crate) state: State,
+    pub(crate) queue: DeliveryQueue,
+    pub(crate) window: Window,
+    pub(crate) received: Received,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) expiry_s: u32,
+}
+
+impl Session {
+    /// A session that has no connection yet.
+    #[must_use]
+    pub fn new(client_id: Box<str>) -> Self {
+        Self {
+            client_id,
+            state: State::Offline { expires_at: Time::NEVER, will_at: Time::NEVER },
+            queue: DeliveryQueue::default(),
+            window: Window::default(),
+            received: Received::default(),
+            will: None,
+            expiry_s: 0,
+        }
+    }
+
+    /// The client identifier \[MQTT-3.1.3-2\].
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Whether there is a connection.
+    #[inline]
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        matches!(self.state, State::Online(_))
+    }
+
+    /// The version of the present connection.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.link().map(|link| link.version)
+    }
+
+    /// Seconds the session outlives its connection.
+    #[must_use]
+    pub fn expiry_s(&self) -> u32 {
+        self.expiry_s
+    }
+
+    /// What waits to be delivered.
+    #[must_use]
+    pub fn queue(&self) -> &DeliveryQueue {
+        &self.queue
+    }
+
+    /// What has been delivered and not acknowledged.
+    #[must_use]
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    pub(crate) fn link(&self) -> Option<&Link> {
+        match &self.state {
+            State::Online(link) => Some(link),
+            State::Offline { .. } => None,
+        }
+    }
+
+    /// Begins a connection and appends the CONNACK. `resumed` says whether the session existed
+    /// before \[MQTT-3.2.2-2\] \[MQTT-3.2.2-3\]. The will of an earlier connection is dropped: it
+    /// was published, or this connection came in time \[MQTT-3.1.3-9\].
+    pub fn attach(&mut self, mut offer: Offer, resumed: bool, cx: &Context<'_>, out: &mut Vec<u8>) {
+        offer.encode_accept(resumed, cx.limits, out);
+        self.will = offer.will.take();
+        self.expiry_s = offer.expiry_s;
+        self.window.restart();
+        let resend = !self.window.is_empty();
+        self.state = State::Online(Link::new(&offer, cx.limits, resend, cx.now));
+    }
+
+    /// Ends the connection. The will goes out unless the client took it back
+    /// \[MQTT-3.14.4-3\]: at once when the session ends now, else after its delay
+    /// \[MQTT-3.1.2-8\].
+    pub fn detach(&mut self, discard_will: bool, now: Time) -> Departure {
+        if discard_will {
+            self.will = None;
+        }
+        let expires_at = match self.expiry_s {
+            u32::MAX => Time::NEVER,
+            seconds => now.plus_seconds(seconds),
+        };
+        let delay_s = self.will.as_ref().map_or(0, |will| will.delay_s);
+        let will_at = match self.will {
+            Some(_) => now.plus_seconds(delay_s).min(expires_at),
+            None => Time::NEVER,
+        };
+        self.state = State::Offline { expires_at, will_at };
+        let due = self.on_timer(now);
+        Departure { will: due.will, ended: due.ended }
+    }
+
+    /// Takes the will of a session that ends before its time.
+    pub fn take_will(&mut self) -> Option<Box<Will>> {
+        self.will.take()
+    }
+
+    /// When [`Self::on_timer`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        match &self.state {
+            State::Online(link) => link.keep_alive_deadline(),
+            State::Offline { expires_at, will_at } => (*expires_at).min(*will_at),
+        }
+    }
+
+    /// Does what is due.
+    pub fn on_timer(&mut self, now: Time) -> Due {
+        match &mut self.state {
+            State::Online(link) => {
+                let keep_alive = link.keep_alive_deadline() <= now;
+                self.shrink();
+                Due { keep_alive, ..Due::default() }
+            }
+            State::Offline { expires_at, will_at } => {
+                let ended = *expires_at <= now;
+                let will_due = ended || *will_at <= now;
+                if will_due {
+                    *will_at = Time::NEVER;
+                }
+                let will = if will_due { self.will.take() } else { None };
+                Due { keep_alive: false, will, ended }
+            }
+        }
+    }
+
+    /// Gives memory back that bursts have left behind.
+    pub fn shrink(&mut self) {
+        self.queue.shrink();
+        self.window.shrink();
+        self.received.shrink();
+    }
+
+    /// Bytes came in from the client at `now`.
+    #[inline]
+    pub fn heard(&mut self, now: Time) {
+        if let State::Online(link) = &mut self.state {
+            link.last_received = now;
+        }
+    }
+
+    /// Puts a message into the queue. `dropped` gets what was not kept, and why.
+    #[inline]
+    pub fn enqueue(
+        &mut self,
+        entry: Entry,
+        cx: &mut Context<'_>,
+        mut dropped: impl FnMut(DropReason),
+    ) {
+        let keeps_qos0 = cx.limits.queue_qos0_offline || self.is_online();
+        if entry.qos == QoS::AtMostOnce && !keeps_qos0 {
+            entry.release(cx.pool);
+            return dropped(DropReason::OfflineQos0);
+        }
+        self.queue.push(entry, &cx.limits.queue, cx.pool, dropped);
+    }
+
+    /// Ends the session: releases what it holds, and says how many messages were not delivered.
+    pub fn clear(&mut self, pool: &mut MessagePool) -> usize {
+        let mut count = self.queue.clear(pool);
+        for entry in self.window.drain() {
+            entry.release(pool);
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes out what came through share groups and can go to another member. Without `all`, only
+    /// what was never sent; with it, unacknowledged QoS 1 as well. QoS 2 stays with its member
+    /// \[MQTT-4.8.2-4\] \[MQTT-4.8.2-5\].
+    pub fn take_shared(&mut self, all: bool, pool: &mut MessagePool) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        if all {
+            for entry in self.window.drain() {
+                if entry.group != 0 && entry.qos == QoS::AtLeastOnce {
+                    taken.push(entry);
+                } else {
+                    entry.release(pool);
+                }
+            }
+        }
+        taken.extend(self.queue.extract(pool, |entry| entry.group != 0));
+        taken
+    }
+
+    /// Answers a QoS 1 or 2 PUBLISH that is taken care of, or refused \[MQTT-4.3.2-4\]
+    /// \[MQTT-4.3.3-8\]. Before 5.0 a refusal looks like success \[MQTT-3.3.5-2 of 3.1.1\].
+    pub fn acknowledge(&mut self, id: PacketId, qos: QoS, code: ReasonCode, out: &mut Vec<u8>) {
+        let kind = match qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => AckKind::PubAck,
+            QoS::ExactlyOnce => {
+                // After a refusal the identifier begins a new message [MQTT-4.3.3-9]; before 5.0
+                // the client cannot see one and will send PUBREL.
+                let refused = code.is_error() && self.version() == Some(Version::V5);
+                if !refused {
+                    self.received.insert(id);
+                }
+                AckKind::PubRec
+            }
+        };
+        self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
+    }
+
+    /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\].
+    pub fn suback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+        let properties = Properties::default();
+        self.send(&Packet::SubAck(SubAck { packet_id, properties, codes }), out);
+    }
+
+    /// Appends an UNSUBACK with a code per filter \[MQTT-3.11.3-1\].
+    pub fn unsuback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+        let properties = Properties::default();
+        self.send(&Packet::UnsubAck(UnsubAck { packet_id, properties, codes }), out);
+    }
+
+    /// Appends the DISCONNECT that ends the connection, where the version has one.
+    pub fn disconnect(&self, code: ReasonCode, reason: &str, out: &mut Vec<u8>) {
+        if self.version() != Some(Version::V5) {
+            return;
+        }
+        let mut properties = PropertiesBuf::new();
+        if !reason.is_empty() {
+            properties.push(Property::ReasonString(reason));
+        }
+        let before = out.len();
+        let properties = properties.as_properties();
+        self.send(&Packet::Disconnect(Disconnect { code, properties }), out);
+        // Too large with its reason string: without it, then [MQTT-3.14.2-3].
+        if out.len() == before {
+            let properties = Properties::default();
+            self.send(&Packet::Disconnect(Disconnect { code, properties }), out);
+        }
+    }
+
+    pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+        if let Some(link) = self.link() {
+            link.send(packet, out);
+        }
+    }
+}
