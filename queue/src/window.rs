@@ -50,6 +50,8 @@ pub struct Window {
     /// Deliveries that count against the receive maximum.
     counted: usize,
     bytes: usize,
+    /// Everything before this place has been sent on the present connection.
+    resend_at: usize,
 }
 
 impl Window {
@@ -164,10 +166,12 @@ impl Window {
         while self.slots.front().is_some_and(|slot| slot.stage == Stage::Done) {
             self.slots.pop_front();
             self.done -= 1;
+            self.resend_at = self.resend_at.saturating_sub(1);
         }
         if self.done > 32 && self.done * 2 > self.slots.len() {
             self.slots.retain(|slot| slot.stage != Stage::Done);
             self.done = 0;
+            self.resend_at = 0;
         }
         self.unordered &= !self.slots.is_empty();
     }
@@ -179,20 +183,20 @@ impl Window {
             slot.counted = false;
         }
         self.counted = 0;
+        self.resend_at = 0;
     }
 
     /// The first delivery that has not been sent on this connection, and where it stands.
     #[must_use]
     pub fn next_unsent(&self) -> Option<(usize, &InFlight)> {
-        // They are sent again in order, so those that have not been are at the back; but for some
-        // that were acknowledged before their turn.
-        let from = self.slots.partition_point(|slot| slot.sent);
-        let rest = self.slots.range(from..).enumerate();
-        rest.map(|(behind, slot)| (from + behind, slot)).find(|(_, slot)| !slot.sent)
+        let rest = self.slots.range(self.resend_at.min(self.slots.len())..).enumerate();
+        let mut rest = rest.map(|(behind, slot)| (self.resend_at + behind, slot));
+        rest.find(|(_, slot)| !slot.sent)
     }
 
     /// The delivery [`Self::next_unsent`] found has been sent.
     pub fn mark_sent(&mut self, at: usize) {
+        self.resend_at = at + 1;
         let slot = &mut self.slots[at];
         slot.sent = true;
         if matches!(slot.stage, Stage::Publish(_)) && !slot.counted {
