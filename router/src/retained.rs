@@ -99,9 +99,21 @@ impl<V> RetainedIndex<V> {
         }
     }
 
-    /// Every topic, for sweeps.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
-        self.topics.iter().map(|(topic, value)| (&**topic, value))
+    /// Looks at up to `limit` topics behind `after`, whatever they are called. Returns where to go
+    /// on; `None` after the last.
+    pub fn scan(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        mut found: impl FnMut(&str, &V),
+    ) -> Option<&str> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (topic, value) in self.topics.range::<str, _>((start, Bound::Unbounded)).take(limit) {
+            last = Some(&**topic);
+            found(topic, value);
+        }
+        last
     }
 }
 

@@ -201,6 +201,12 @@ impl Session {
         self.received.shrink();
     }
 
+    /// When the client was last heard of; [`Time::NEVER`] without a connection.
+    #[must_use]
+    pub fn last_received(&self) -> Time {
+        self.link().map_or(Time::NEVER, |link| link.last_received)
+    }
+
     /// Bytes came in from the client at `now`.
     #[inline]
     pub fn heard(&mut self, now: Time) {

@@ -1,0 +1,213 @@
+//! The table of all options.
+
+use std::ops::RangeInclusive;
+
+use dunlin_packets::VARINT_MAX;
+
+use super::Config;
+use super::field::{Field, Raw, integer};
+
+/// Workers a set of 64 bits can name.
+pub(super) const WORKERS_MAX: usize = 64;
+
+/// One option.
+pub(super) struct Spec {
+    /// `section.name`, or a name at the top level.
+    pub(super) key: &'static str,
+    /// For the commented file: what it does, in which unit.
+    pub(super) doc: &'static str,
+    range: Option<RangeInclusive<i64>>,
+    one_of: &'static [&'static str],
+    pub(super) field: fn(&mut Config) -> &mut dyn Field,
+}
+
+const fn option(
+    key: &'static str,
+    doc: &'static str,
+    field: fn(&mut Config) -> &mut dyn Field,
+) -> Spec {
+    Spec { key, doc, range: None, one_of: &[], field }
+}
+
+impl Spec {
+    const fn within(mut self, range: RangeInclusive<i64>) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    const fn one_of(mut self, values: &'static [&'static str]) -> Self {
+        self.one_of = values;
+        self
+    }
+}
+
+/// Gives the option `key` a value.
+pub(super) fn set(config: &mut Config, key: &str, value: &Raw) -> Result<(), String> {
+    let spec = TABLE.iter().find(|spec| spec.key == key).ok_or("there is no such option")?;
+    if let Some(range) = &spec.range {
+        let number = integer(value)?;
+        if !range.contains(&number) {
+            return Err(format!("{number} is not between {} and {}", range.start(), range.end()));
+        }
+    }
+    if !spec.one_of.is_empty() {
+        let is_known = matches!(value, Raw::Text(text) if spec.one_of.contains(&text.as_str()));
+        if !is_known {
+            return Err(format!("it has to be one of {}", spec.one_of.join(", ")));
+        }
+    }
+    (spec.field)(config).set(value)
+}
+
+const BYTES_MAX: i64 = 1 << 50;
+const COUNT_MAX: i64 = 1 << 40;
+
+/// Every option but the listeners, in the order of the default file.
+pub(super) const TABLE: &[Spec] = &[
+    option("workers", "Worker threads; 0 for one per core.", |c| &mut c.workers)
+        .within(0..=WORKERS_MAX as i64),
+    option(
+        "data_dir",
+        "Directory for the broker's files, locked while it runs. Empty: none; everything is in memory.",
+        |c| &mut c.data_dir,
+    ),
+    option(
+        "allow_anonymous",
+        "Accept clients without authentication. A listener that is not on loopback needs this\n\
+         written out, as nothing authenticates clients yet; false refuses everybody.",
+        |c| &mut c.allow_anonymous,
+    ),
+    option("log.level", "error, warn, info (each connect and disconnect), debug or trace.", |c| {
+        &mut c.log.level
+    })
+    .one_of(&["error", "warn", "info", "debug", "trace"]),
+    option("log.format", "text or json.", |c| &mut c.log.format).one_of(&["text", "json"]),
+    option("mqtt.versions", "Protocol versions to accept.", |c| {
+        &mut c.settings.limits.accept_versions
+    }),
+    option(
+        "mqtt.allow_empty_client_id",
+        "Assign a client identifier to clients without one.",
+        |c| &mut c.settings.limits.allow_empty_client_id,
+    ),
+    option("mqtt.max_qos", "Highest QoS: 0, 1 or 2.", |c| &mut c.settings.limits.qos_max),
+    option(
+        "mqtt.upgrade_outgoing_qos",
+        "Deliver at the granted QoS, even above the published one.",
+        |c| &mut c.settings.upgrade_qos,
+    ),
+    option("mqtt.wildcard_subscriptions", "Allow + and # in filters.", |c| {
+        &mut c.settings.limits.wildcards_available
+    }),
+    option("mqtt.shared_subscriptions", "Allow $share/<group>/<filter>.", |c| {
+        &mut c.settings.limits.shared_available
+    }),
+    option(
+        "mqtt.shared_strategy",
+        "round-robin, random, sticky, hash-client or hash-topic.",
+        |c| &mut c.settings.share_strategy,
+    ),
+    option("mqtt.subscription_identifiers", "Allow subscription identifiers.", |c| {
+        &mut c.settings.limits.identifiers_available
+    }),
+    option(
+        "mqtt.overlapping_subscriptions",
+        "merge: one copy with all identifiers; separate: one copy per subscription.",
+        |c| &mut c.settings.overlap,
+    ),
+    option(
+        "mqtt.max_keep_alive_s",
+        "Longest keep alive, also for 5.0 clients that want none; 0: any.",
+        |c| &mut c.settings.limits.keep_alive_max_s,
+    ),
+    option("mqtt.max_session_expiry_s", "Longest session expiry; 4294967295: any.", |c| {
+        &mut c.settings.limits.session_expiry_max_s
+    }),
+    option("mqtt.topic_alias_maximum", "Topic aliases a client may set; 0: none.", |c| {
+        &mut c.settings.limits.topic_alias_maximum
+    }),
+    option(
+        "mqtt.outgoing_topic_aliases",
+        "Topic aliases set towards clients that allow them; 0: none.",
+        |c| &mut c.settings.limits.outgoing_aliases_max,
+    ),
+    option(
+        "mqtt.response_topic_prefix",
+        "Response Information for clients that ask: this and their identifier.",
+        |c| &mut c.settings.limits.response_topic_prefix,
+    ),
+    option("mqtt.sys_interval_ms", "Between two publications of $SYS; 0: none.", |c| {
+        &mut c.settings.sys_interval_ms
+    }),
+    option("limits.max_connections", "Connections in all.", |c| &mut c.settings.connections_max)
+        .within(1..=COUNT_MAX),
+    option("limits.max_packet_size", "Largest packet from a client, in bytes.", |c| {
+        &mut c.settings.limits.packet_bytes_max
+    })
+    .within(128..=VARINT_MAX as i64 + 5),
+    option("limits.max_payload_size", "Largest payload, in bytes.", |c| {
+        &mut c.settings.limits.payload_bytes_max
+    })
+    .within(0..=VARINT_MAX as i64),
+    option(
+        "limits.receive_maximum",
+        "QoS 1 and 2 publications a client may have unacknowledged.",
+        |c| &mut c.settings.limits.receive_maximum,
+    )
+    .within(1..=65_535),
+    option("limits.max_subscriptions", "Subscriptions of one client.", |c| {
+        &mut c.settings.subscriptions_max
+    })
+    .within(1..=COUNT_MAX),
+    option("limits.connect_timeout_ms", "From accept to a complete CONNECT.", |c| {
+        &mut c.settings.connect_timeout_ms
+    })
+    .within(1..=3_600_000),
+    option("limits.packet_timeout_ms", "Without a byte inside a packet.", |c| {
+        &mut c.settings.packet_timeout_ms
+    })
+    .within(1..=3_600_000),
+    option("limits.shutdown_timeout_ms", "For the last deliveries at shutdown.", |c| {
+        &mut c.settings.shutdown_timeout_ms
+    })
+    .within(0..=3_600_000),
+    option("queue.max_messages", "Messages that wait for one client.", |c| {
+        &mut c.settings.limits.queue.messages_max
+    })
+    .within(1..=COUNT_MAX),
+    option("queue.max_bytes", "Bytes that wait for one client.", |c| {
+        &mut c.settings.limits.queue.bytes_max
+    })
+    .within(1..=BYTES_MAX),
+    option("queue.when_full", "drop-newest, drop-oldest or disconnect.", |c| {
+        &mut c.settings.limits.queue.policy
+    }),
+    option("queue.qos0_offline", "Keep QoS 0 messages for sessions without a connection.", |c| {
+        &mut c.settings.limits.queue_qos0_offline
+    }),
+    option("queue.max_in_flight", "Unacknowledged deliveries to one client.", |c| {
+        &mut c.settings.limits.in_flight_max
+    })
+    .within(1..=65_535),
+    option("queue.max_in_flight_bytes", "Bytes of them.", |c| {
+        &mut c.settings.limits.in_flight_bytes_max
+    })
+    .within(1..=BYTES_MAX),
+    option(
+        "queue.backpressure_ms",
+        "How long a consumer that falls behind may hold its publishers back; 0: not at all.",
+        |c| &mut c.settings.backpressure_ms,
+    )
+    .within(0..=3_600_000),
+    option("retained.available", "Support retained messages.", |c| {
+        &mut c.settings.limits.retain_available
+    }),
+    option("retained.max_messages", "Topics with a retained message.", |c| {
+        &mut c.settings.retained.messages_max
+    })
+    .within(0..=COUNT_MAX),
+    option("retained.max_bytes", "Bytes of retained messages.", |c| {
+        &mut c.settings.retained.bytes_max
+    })
+    .within(0..=BYTES_MAX),
+];

@@ -1,0 +1,9 @@
+//! Sockets: the thin shell around a worker. It moves bytes and events, and knows no packets.
+
+mod event_loop;
+mod listener;
+mod tcp;
+
+pub use event_loop::EventLoop;
+pub use listener::{Bound, bind};
+pub use tcp::TcpTransport;

@@ -1,0 +1,57 @@
+//! Plain TCP as a worker's transport.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::worker::{ConnId, Transport};
+
+/// TCP streams, registered with one event queue.
+#[derive(Debug)]
+pub struct TcpTransport {
+    registry: Registry,
+}
+
+impl TcpTransport {
+    /// Streams will be registered with `registry`.
+    #[must_use]
+    pub fn new(registry: Registry) -> Self {
+        Self { registry }
+    }
+}
+
+impl Transport for TcpTransport {
+    type Link = TcpStream;
+
+    fn attach(&mut self, link: &mut TcpStream, id: ConnId) -> io::Result<()> {
+        // Both at once and edge-triggered: "writable" is only reported after a write was refused,
+        // so nothing has to be registered again.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(link, Token(id.to_token()), interest)
+    }
+
+    fn detach(&mut self, link: &mut TcpStream) {
+        // A stream that was never registered has nothing to take back.
+        let _ = self.registry.deregister(link);
+    }
+
+    #[inline]
+    fn read(&mut self, link: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        link.read(buffer)
+    }
+
+    #[inline]
+    fn write(&mut self, link: &mut TcpStream, head: &[u8], body: &[u8]) -> io::Result<usize> {
+        if body.is_empty() {
+            return link.write(head);
+        }
+        link.write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
+    }
+
+    fn shutdown(&mut self, link: &mut TcpStream) {
+        // The peer may have gone already.
+        let _ = link.shutdown(Shutdown::Write);
+    }
+}

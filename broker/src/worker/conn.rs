@@ -1,0 +1,249 @@
+//! Connections: what belongs to a socket and not to a session.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dunlin_queue::MessageRef;
+use slab::Slab;
+
+use super::sessions::SessionId;
+
+/// A connection of one worker. The generation tells a late event for a closed connection from one
+/// for its successor in the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    slot: u32,
+    generation: u32,
+}
+
+impl ConnId {
+    /// As a number for the event queue.
+    #[must_use]
+    pub fn to_token(self) -> usize {
+        (self.generation as usize) << 32 | self.slot as usize
+    }
+
+    /// Back from the number.
+    #[must_use]
+    pub fn from_token(token: usize) -> Self {
+        Self { slot: token as u32, generation: (token >> 32) as u32 }
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: u16,
+}
+
+/// How far a connection is.
+///
+/// ```text
+/// Lobby ── CONNECT accepted ──▶ Online ── ended by either side ──▶ Closing ──▶ (gone)
+///   └───────── refused, timed out ───────────────────────────────────▲
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waiting for CONNECT.
+    Lobby,
+    /// Serves a session of this worker.
+    Online(SessionId),
+    /// The last bytes go out; what still comes in is thrown away.
+    Closing,
+}
+
+/// A large payload on its way: sent as far as `sent`.
+#[derive(Debug)]
+pub(super) struct LargePayload {
+    pub(super) message: MessageRef,
+    pub(super) sent: usize,
+}
+
+/// One connection. Its buffers are empty, without memory, while nothing is pending.
+#[derive(Debug)]
+pub(super) struct Conn<L> {
+    pub(super) link: L,
+    generation: u32,
+    pub(super) peer: Peer,
+    pub(super) phase: Phase,
+    /// The beginning of a packet whose rest has not come, and packets behind a pause.
+    pub(super) input: Vec<u8>,
+    /// Packets to be sent that are not publications.
+    pub(super) control: Vec<u8>,
+    /// What the socket did not take.
+    pub(super) tail: Vec<u8>,
+    /// A payload behind it that the socket did not take either.
+    pub(super) large: Option<LargePayload>,
+    /// Sessions that cannot keep up with what this connection publishes.
+    pub(super) pauses: u32,
+    /// There may be bytes to read.
+    pub(super) is_readable: bool,
+    /// The peer has closed its half, so its end is still to be read.
+    pub(super) is_hung_up: bool,
+    /// In the list of readable connections.
+    pub(super) is_listed: bool,
+    /// In the list of connections to flush.
+    pub(super) is_dirty: bool,
+    /// The socket took no more; it will tell.
+    pub(super) is_blocked: bool,
+    /// A timer looks after a half packet or the closing.
+    pub(super) has_timer: bool,
+}
+
+impl<L> Conn<L> {
+    pub(super) fn session(&self) -> Option<SessionId> {
+        match self.phase {
+            Phase::Online(session) => Some(session),
+            Phase::Lobby | Phase::Closing => None,
+        }
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.tail.is_empty() || self.large.is_some() || !self.control.is_empty()
+    }
+}
+
+/// The connections of a worker.
+#[derive(Debug)]
+pub(super) struct Conns<L> {
+    slots: Slab<Conn<L>>,
+    generation: u32,
+}
+
+impl<L> Default for Conns<L> {
+    fn default() -> Self {
+        Self { slots: Slab::new(), generation: 0 }
+    }
+}
+
+impl<L> Conns<L> {
+    pub(super) fn insert(&mut self, link: L, peer: Peer) -> ConnId {
+        self.generation = (self.generation + 1) & 0x7fff_ffff;
+        let generation = self.generation;
+        let slot = self.slots.insert(Conn {
+            link,
+            generation,
+            peer,
+            phase: Phase::Lobby,
+            input: Vec::new(),
+            control: Vec::new(),
+            tail: Vec::new(),
+            large: None,
+            pauses: 0,
+            is_readable: false,
+            is_hung_up: false,
+            is_listed: false,
+            is_dirty: false,
+            is_blocked: false,
+            has_timer: false,
+        });
+        ConnId { slot: slot as u32, generation }
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn<L>> {
+        self.get(id)?;
+        let conn = self.slots.remove(id.slot as usize);
+        // After a storm of connections most of the slab is slack.
+        if self.slots.is_empty() {
+            self.slots.shrink_to_fit();
+        }
+        Some(conn)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: ConnId) -> Option<&Conn<L>> {
+        self.slots.get(id.slot as usize).filter(|conn| conn.generation == id.generation)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn<L>> {
+        self.slots.get_mut(id.slot as usize).filter(|conn| conn.generation == id.generation)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
+        self.slots
+            .iter()
+            .map(|(slot, conn)| ConnId { slot: slot as u32, generation: conn.generation })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+/// Largest buffer kept for the next user, and how many.
+const BUFFER_BYTES_KEPT: usize = 64 << 10;
+const BUFFERS_KEPT: usize = 1024;
+
+/// Byte buffers that wait for a connection that needs one.
+#[derive(Debug, Default)]
+pub(super) struct BufferPool {
+    free: Vec<Vec<u8>>,
+}
+
+impl BufferPool {
+    /// Makes `buffer` ready to be appended to.
+    #[inline]
+    pub(super) fn ready<'a>(&mut self, buffer: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
+        if buffer.capacity() == 0
+            && let Some(free) = self.free.pop()
+        {
+            *buffer = free;
+        }
+        buffer
+    }
+
+    /// Takes the memory of a buffer that is done with.
+    #[inline]
+    pub(super) fn give_back(&mut self, buffer: &mut Vec<u8>) {
+        let mut buffer = std::mem::take(buffer);
+        let capacity = buffer.capacity();
+        if capacity > 0 && capacity <= BUFFER_BYTES_KEPT && self.free.len() < BUFFERS_KEPT {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// How many connections there are, for the limits.
+#[derive(Debug)]
+pub struct ConnectionCounts {
+    all: AtomicUsize,
+    by_listener: Box<[AtomicUsize]>,
+}
+
+impl ConnectionCounts {
+    pub(super) fn new(listeners: usize) -> Self {
+        let by_listener = (0..listeners).map(|_| AtomicUsize::new(0)).collect();
+        Self { all: AtomicUsize::new(0), by_listener }
+    }
+
+    /// Counts a connection in, unless that exceeds one of the limits.
+    pub fn try_add(&self, listener: u16, max: usize, listener_max: usize) -> bool {
+        let by_listener = &self.by_listener[usize::from(listener)];
+        if self.all.fetch_add(1, Ordering::Relaxed) >= max {
+            self.all.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        if by_listener.fetch_add(1, Ordering::Relaxed) >= listener_max {
+            by_listener.fetch_sub(1, Ordering::Relaxed);
+            self.all.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn remove(&self, listener: u16) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections that there are.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+}

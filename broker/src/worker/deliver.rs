@@ -1,0 +1,66 @@
+//! Into a session's queue.
+
+use dunlin_packets::ReasonCode;
+use dunlin_queue::{DropReason, Entry};
+use dunlin_session::Context;
+
+use super::conn::ConnId;
+use super::mail::PublisherKey;
+use super::sessions::SessionId;
+use super::{Transport, Worker};
+
+/// A client of this worker that has published something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Publisher {
+    pub(super) session: SessionId,
+    pub(super) conn: ConnId,
+}
+
+impl<T: Transport> Worker<T> {
+    /// Queues a message for a session and has its connection flushed this turn. A queue that
+    /// fills holds `publisher` back.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        session: SessionId,
+        entry: Entry,
+        publisher: Option<PublisherKey>,
+    ) {
+        let slot = self.sessions.get_mut(session);
+        let limits = &self.shared.settings.limits;
+        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let counters = &mut self.counters;
+        let mut overflowed = false;
+        slot.session.enqueue(entry, &mut cx, |reason| {
+            counters.drop(reason);
+            overflowed |= reason == DropReason::QueueFullDisconnect;
+        });
+        let Some(conn) = slot.conn else { return };
+        let is_high = slot.session.queue().is_high(&limits.queue);
+        self.mark_dirty(conn);
+        if is_high {
+            self.hold_back(session, publisher);
+        }
+        if overflowed {
+            // Not here: the session may be in the list that is being delivered to.
+            self.doomed.push(conn);
+        }
+    }
+
+    /// Ends the connections whose queues were full, where that is the policy.
+    pub(super) fn disconnect_doomed(&mut self) {
+        while let Some(id) = self.doomed.pop() {
+            self.disconnect(id, ReasonCode::QuotaExceeded, "the queue is full");
+        }
+    }
+
+    /// Has a connection flushed at the end of the turn.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if !conn.is_dirty && !conn.is_blocked {
+            conn.is_dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Out to the sockets: each dirty connection pulls what its session has, into one write.
+
+use std::io::ErrorKind;
+
+use dunlin_queue::MessageRef;
+use dunlin_session::{Context, Polled};
+
+use super::conn::{ConnId, LargePayload, Phase};
+use super::{Transport, Worker};
+
+/// Connections flushed in one turn: a fan-out to thousands lets others in between.
+const FLUSHES_PER_TURN: usize = 256;
+/// Composed for one write.
+const WRITE_BYTES: usize = 64 << 10;
+/// Writes to one connection in one turn.
+const WRITES_PER_FLUSH: usize = 4;
+
+/// What became of a write.
+enum Wrote {
+    All,
+    /// The socket is full; so many bytes of the payload are out, and the rest of the head is kept.
+    Part {
+        of_payload: usize,
+    },
+    Failed,
+}
+
+impl<T: Transport> Worker<T> {
+    /// The socket has room again.
+    pub fn on_writable(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if std::mem::take(&mut conn.is_blocked) {
+            self.mark_dirty(id);
+        }
+    }
+
+    pub(super) fn flush_dirty(&mut self) {
+        for _ in 0..self.dirty.len().min(FLUSHES_PER_TURN) {
+            let Some(id) = self.dirty.pop_front() else { return };
+            self.flush(id);
+        }
+    }
+
+    fn flush(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.is_dirty = false;
+        if conn.is_blocked {
+            return;
+        }
+        let mut out = std::mem::take(&mut self.out_scratch);
+        let mut finished = false;
+        for _ in 0..WRITES_PER_FLUSH {
+            match self.flush_once(id, &mut out) {
+                Some(true) => {}
+                Some(false) => {
+                    finished = true;
+                    break;
+                }
+                None => break,
+            }
+        }
+        self.out_scratch = out;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match conn.phase {
+            Phase::Closing if !conn.has_unsent() => {
+                // Everything is out. The peer's close ends the connection, or a timer does.
+                self.transport.shutdown(&mut conn.link);
+            }
+            Phase::Online(session) => {
+                self.on_flushed(session);
+                if !finished {
+                    self.mark_dirty(id);
+                }
+                self.list_readable(id);
+            }
+            Phase::Lobby | Phase::Closing => {}
+        }
+    }
+
+    /// One write. `Some(true)` when there may be more, `Some(false)` when nothing is left to send,
+    /// `None` when the socket takes no more, or is gone.
+    fn flush_once(&mut self, id: ConnId, out: &mut Vec<u8>) -> Option<bool> {
+        let conn = self.conns.get_mut(id)?;
+        if !conn.tail.is_empty() || conn.large.is_some() {
+            return self.flush_tail(id).then_some(true);
+        }
+        out.clear();
+        if !conn.control.is_empty() {
+            out.extend_from_slice(&conn.control);
+            self.buffers.give_back(&mut conn.control);
+        }
+        let phase = conn.phase;
+        let mut body = None;
+        let mut drained = true;
+        if let Phase::Online(session) = phase {
+            (drained, body) = self.pull(session, out);
+        }
+        if out.is_empty() {
+            return Some(false);
+        }
+        match self.write(id, out, body.as_ref()) {
+            Wrote::All => {
+                if let Some(message) = body {
+                    self.pool.release(message);
+                }
+                Some(!drained)
+            }
+            Wrote::Part { of_payload } => {
+                if let (Some(message), Some(conn)) = (body, self.conns.get_mut(id)) {
+                    conn.large = Some(LargePayload { message, sent: of_payload });
+                }
+                None
+            }
+            Wrote::Failed => {
+                if let Some(message) = body {
+                    self.pool.release(message);
+                }
+                self.on_peer_closed(id, "the connection broke while writing");
+                None
+            }
+        }
+    }
+
+    /// Composes what the session has to send. Says whether that was all, and which payload has
+    /// to follow.
+    fn pull(
+        &mut self,
+        session: super::sessions::SessionId,
+        out: &mut Vec<u8>,
+    ) -> (bool, Option<MessageRef>) {
+        while out.len() < WRITE_BYTES {
+            let slot = self.sessions.get_mut(session);
+            let limits = &self.shared.settings.limits;
+            let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+            match slot.session.poll_publish(&mut cx, out) {
+                Polled::Idle => return (true, None),
+                Polled::Sent => self.counters.publishes_sent += 1,
+                Polled::SentHead(message) => {
+                    self.counters.publishes_sent += 1;
+                    return (false, Some(message));
+                }
+                Polled::Undeliverable(entry, reason) => self.undeliverable(session, entry, reason),
+            }
+        }
+        (false, None)
+    }
+
+    /// Writes `head` and the payload of `body`, and keeps what is left of the head.
+    fn write(&mut self, id: ConnId, head: &[u8], body: Option<&MessageRef>) -> Wrote {
+        let Some(conn) = self.conns.get_mut(id) else { return Wrote::Failed };
+        let payload = body.map_or(&[][..], |message| self.pool.get(message).payload());
+        let sent = match self.transport.write(&mut conn.link, head, payload) {
+            Ok(sent) => sent,
+            Err(error) if is_temporary(error.kind()) => 0,
+            Err(_) => return Wrote::Failed,
+        };
+        self.counters.bytes_sent += sent as u64;
+        self.counters.touch();
+        if sent == head.len() + payload.len() {
+            return Wrote::All;
+        }
+        conn.is_blocked = true;
+        let head_sent = sent.min(head.len());
+        if head_sent < head.len() {
+            self.buffers.ready(&mut conn.tail).extend_from_slice(&head[head_sent..]);
+        }
+        Wrote::Part { of_payload: sent - head_sent }
+    }
+
+    /// Writes what an earlier write left. `true` when all of it is out.
+    fn flush_tail(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        let body = match &conn.large {
+            Some(large) => &self.pool.get(&large.message).payload()[large.sent..],
+            None => &[],
+        };
+        let sent = match self.transport.write(&mut conn.link, &conn.tail, body) {
+            Ok(sent) => sent,
+            Err(error) if is_temporary(error.kind()) => 0,
+            Err(_) => {
+                self.on_peer_closed(id, "the connection broke while writing");
+                return false;
+            }
+        };
+        self.counters.bytes_sent += sent as u64;
+        self.counters.touch();
+        let whole = conn.tail.len() + body.len();
+        let tail_sent = sent.min(conn.tail.len());
+        conn.tail.drain(..tail_sent);
+        if conn.tail.is_empty() {
+            self.buffers.give_back(&mut conn.tail);
+        }
+        if let Some(large) = &mut conn.large {
+            large.sent += sent - tail_sent;
+        }
+        if sent < whole {
+            conn.is_blocked = true;
+            return false;
+        }
+        if let Some(large) = conn.large.take() {
+            self.pool.release(large.message);
+        }
+        true
+    }
+}
+
+fn is_temporary(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

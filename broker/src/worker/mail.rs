@@ -1,0 +1,244 @@
+//! What workers send each other.
+
+use dunlin_packets::{QoS, SubscriptionOptions};
+use dunlin_queue::Message;
+use dunlin_router::Subscription;
+use dunlin_session::Offer;
+
+use super::conn::{ConnId, Peer};
+use super::sessions::SessionKey;
+use super::{Transport, Worker};
+
+/// One item of a batch.
+#[derive(Debug)]
+pub enum Mail<L> {
+    /// A connection whose session belongs to the receiver.
+    Adopt(Box<Adoption<L>>),
+    /// A message for the receiver's subscribers.
+    Publish {
+        /// The message; what comes home is a spare buffer.
+        message: Message,
+        /// The connection it came from, to hold it back if need be.
+        publisher: Option<ConnId>,
+    },
+    /// A retained message for the receiver's part of the store.
+    Retain(Message),
+    /// A retained search for a subscription of the sender.
+    RetainedSearch(Box<RetainedSearch>),
+    /// What one bite of the search found.
+    RetainedFound(Box<RetainedFound>),
+    /// A session of the sender joins a group that lives with the receiver, or changes in it.
+    GroupJoin(Box<GroupJoin>),
+    /// It has joined: a SUBACK may go out.
+    GroupJoined {
+        /// Which SUBACK.
+        ticket: u64,
+    },
+    /// A session of the sender leaves a group.
+    GroupLeave {
+        /// `$share/<group>/<filter>`.
+        name: Box<str>,
+        /// Which session.
+        member: SessionKey,
+    },
+    /// A member came online or went offline.
+    GroupOnline {
+        /// `$share/<group>/<filter>`.
+        name: Box<str>,
+        /// Which session.
+        member: SessionKey,
+        /// Whether it is online now.
+        online: bool,
+    },
+    /// A message that a group's home has picked a session of the receiver for.
+    GroupDeliver(Box<GroupDeliver>),
+    /// A message that the picked session did not take.
+    GroupReturn(Box<GroupReturn>),
+    /// Stop reading from this connection of the receiver: a consumer cannot keep up.
+    Pause(ConnId),
+    /// Read on.
+    Resume(ConnId),
+    /// Leave and let everything else be: the sender posts no more publications.
+    Quiet,
+    /// Begin to shut down.
+    Shutdown,
+    /// Nothing: the item has been worked off.
+    Spent,
+}
+
+/// A connection on its way to the worker of its session.
+#[derive(Debug)]
+pub struct Adoption<L> {
+    pub(super) link: L,
+    pub(super) peer: Peer,
+    pub(super) offer: Offer,
+    /// Bytes that were read behind the CONNECT.
+    pub(super) unread: Vec<u8>,
+    /// There may be more to read in the socket.
+    pub(super) is_readable: bool,
+    /// The peer has closed its half.
+    pub(super) is_hung_up: bool,
+}
+
+/// One bite of a retained search.
+#[derive(Debug)]
+pub struct RetainedSearch {
+    pub(super) replay: u64,
+    pub(super) filter: Box<str>,
+    pub(super) after: Option<Box<str>>,
+}
+
+/// What it found.
+#[derive(Debug)]
+pub struct RetainedFound {
+    pub(super) replay: u64,
+    pub(super) messages: Vec<Message>,
+    pub(super) next: Option<Box<str>>,
+}
+
+/// A new member.
+#[derive(Debug)]
+pub struct GroupJoin {
+    pub(super) name: Box<str>,
+    pub(super) member: SessionKey,
+    pub(super) options: SubscriptionOptions,
+    pub(super) identifier: u32,
+    pub(super) online: bool,
+    pub(super) ticket: u64,
+}
+
+impl GroupJoin {
+    pub(super) fn subscription(&self) -> Subscription {
+        Subscription { options: self.options, identifier: self.identifier }
+    }
+}
+
+/// A picked delivery.
+#[derive(Debug)]
+pub struct GroupDeliver {
+    pub(super) message: Message,
+    pub(super) member: SessionKey,
+    /// The group at its home, as queue entries carry it; 0 for the last attempt.
+    pub(super) group: u32,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) identifier: u32,
+    pub(super) publisher: Option<PublisherKey>,
+}
+
+/// A delivery that needs another member.
+#[derive(Debug)]
+pub struct GroupReturn {
+    pub(super) message: Message,
+    pub(super) group: u32,
+    pub(super) except: SessionKey,
+    /// The member cannot take it at all, so it must not come back there.
+    pub(super) never_again: bool,
+}
+
+/// A publishing connection on any worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PublisherKey {
+    pub(super) worker: u16,
+    pub(super) conn: ConnId,
+}
+
+/// What a small item counts against the credit.
+const ITEM_BYTES: usize = 64;
+
+impl<T: Transport> Worker<T> {
+    /// Puts an item into this turn's batch for another worker.
+    pub(super) fn mail(&mut self, to: usize, item: Mail<T::Link>) {
+        let bytes = match &item {
+            Mail::Publish { message, .. } | Mail::Retain(message) => message.len(),
+            Mail::GroupDeliver(deliver) => deliver.message.len(),
+            Mail::GroupReturn(back) => back.message.len(),
+            Mail::RetainedFound(found) => found.messages.iter().map(Message::len).sum(),
+            _ => 0,
+        };
+        let outbox = self.outboxes[to].as_mut().expect("a worker does not mail itself");
+        outbox.push(item, bytes + ITEM_BYTES);
+    }
+
+    pub(super) fn post_mail(&mut self) -> bool {
+        let mut all_posted = true;
+        for outbox in self.outboxes.iter_mut().flatten() {
+            all_posted &= outbox.post();
+        }
+        all_posted
+    }
+
+    /// Whether some worker has too much on its way already.
+    pub(super) fn is_out_of_credit(&self) -> bool {
+        self.outboxes.iter().flatten().any(dunlin_queue::mailbox::Outbox::is_exhausted)
+    }
+
+    pub(super) fn collect_mail_that_came_home(&mut self) {
+        let Self { outboxes, pool, .. } = self;
+        for outbox in outboxes.iter_mut().flatten() {
+            outbox.collect(|item| match item {
+                Mail::Publish { message, .. } | Mail::Retain(message) => pool.take_back(message),
+                Mail::GroupDeliver(deliver) => pool.take_back(deliver.message),
+                _ => {}
+            });
+        }
+    }
+
+    /// Works off what has come, and says whether there may be more.
+    pub(super) fn receive_mail(&mut self) -> bool {
+        // Enough for everybody's batch of a turn: what has come since has its turn next.
+        for _ in 0..self.outboxes.len() * 2 {
+            let Some(mut batch) = self.inbox.receive() else { return false };
+            let from = batch.from;
+            for item in &mut batch.items {
+                self.on_mail(from, item);
+            }
+            // The control thread, behind the last worker, has no inbox to be woken at.
+            if self.inbox.send_home(batch)
+                && let Some(Some(outbox)) = self.outboxes.get(from)
+            {
+                outbox.wake();
+            }
+        }
+        true
+    }
+
+    fn on_mail(&mut self, from: usize, item: &mut Mail<T::Link>) {
+        match item {
+            // Their buffers go home with the batch.
+            Mail::Publish { message, publisher } => {
+                let publisher = *publisher;
+                let message = self.pool.adopt(message);
+                let publisher = publisher.map(|conn| PublisherKey { worker: from as u16, conn });
+                self.route_here(&message, None, publisher);
+                self.pool.release(message);
+            }
+            Mail::Retain(message) => {
+                let message = self.pool.adopt(message);
+                self.store_retained(message);
+            }
+            Mail::GroupDeliver(deliver) => self.on_group_deliver(deliver),
+            _ => self.on_rare_mail(from, std::mem::replace(item, Mail::Spent)),
+        }
+    }
+
+    fn on_rare_mail(&mut self, from: usize, item: Mail<T::Link>) {
+        match item {
+            Mail::Adopt(adoption) => self.on_adoption(*adoption),
+            Mail::RetainedSearch(search) => self.on_retained_search(from, &search),
+            Mail::RetainedFound(found) => self.on_retained_found(from, *found),
+            Mail::GroupJoin(join) => self.on_group_join(from, &join),
+            Mail::GroupJoined { ticket } => self.on_group_joined(ticket),
+            Mail::GroupLeave { name, member } => self.leave_group_here(&name, member),
+            Mail::GroupOnline { name, member, online } => {
+                self.set_member_online_here(&name, member, online);
+            }
+            Mail::GroupReturn(back) => self.on_group_return(*back),
+            Mail::Pause(conn) => self.pause(conn),
+            Mail::Resume(conn) => self.resume(conn),
+            Mail::Quiet => self.shutdown.on_quiet(),
+            Mail::Shutdown => self.begin_shutdown(),
+            Mail::Publish { .. } | Mail::Retain(_) | Mail::GroupDeliver(_) | Mail::Spent => {}
+        }
+    }
+}

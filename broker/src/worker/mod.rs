@@ -1,0 +1,273 @@
+//! The data plane: one worker per core, each the only owner of its sessions.
+//!
+//! A worker is a value that is driven from outside: [`Worker::accept`], [`Worker::on_readable`]
+//! and [`Worker::on_writable`] tell it what happened, [`Worker::turn`] does the work, and
+//! [`Worker::next_deadline`] says how long it may sleep. It reads and writes only through a
+//! [`Transport`], so the same code runs over sockets and in a test with a virtual clock.
+//!
+//! A turn: mail from other workers, then a bite from every readable connection, then timers, then
+//! one batch of mail to each other worker, then the flush of every session that has something to
+//! send. Reading everything before flushing is what lets frames share a write.
+//!
+//! Where a PUBLISH goes: [`input`](self) cuts it off the bytes, the session checks it and makes a
+//! message, `publish` routes it into the queues of local sessions and the outboxes of other
+//! workers, `flush` pulls it into the socket.
+
+mod attach;
+mod conn;
+mod deliver;
+mod flush;
+mod input;
+mod interest;
+mod mail;
+mod pressure;
+mod publish;
+mod retained;
+mod sessions;
+mod settings;
+mod shared;
+mod shutdown;
+mod stats;
+mod subscribe;
+mod sys;
+mod timers;
+mod transport;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dunlin_queue::mailbox::{Inbox, Outbox};
+use dunlin_queue::{MessagePool, Time};
+use dunlin_router::{Match, ShareGroups, Subscriptions};
+
+pub use conn::{ConnId, Peer};
+pub use interest::Interest;
+pub use mail::Mail;
+pub use settings::{OverlapPolicy, RetainedLimits, Settings};
+pub use stats::{Stats, StatsTotal};
+pub use transport::Transport;
+
+use conn::{BufferPool, Conns};
+use interest::InterestView;
+use retained::{Replays, RetainedShard};
+use sessions::{SessionKey, Sessions};
+use shutdown::Shutdown;
+use stats::Counters;
+use subscribe::PendingSubAcks;
+use timers::{Timer, Timers};
+
+/// What all workers of a broker share. Nothing in it is written on the path of a message but
+/// counters, each by one worker.
+#[derive(Debug)]
+pub struct Shared {
+    /// Options.
+    pub settings: Settings,
+    /// Which worker wants what.
+    pub interest: Interest,
+    /// What happened, by worker.
+    pub stats: Box<[Stats]>,
+    /// Connections, broker-wide and by listener.
+    pub connections: conn::ConnectionCounts,
+    /// Keys of the hashes that have to agree between workers.
+    hasher: ahash::RandomState,
+    client_numbers: AtomicU64,
+    started: Time,
+}
+
+impl Shared {
+    /// For so many workers and listeners.
+    #[must_use]
+    pub fn new(settings: Settings, workers: usize, listeners: usize, started: Time) -> Self {
+        Self {
+            settings,
+            interest: Interest::default(),
+            stats: (0..workers).map(|_| Stats::default()).collect(),
+            connections: conn::ConnectionCounts::new(listeners),
+            hasher: ahash::RandomState::new(),
+            client_numbers: AtomicU64::new(1),
+            started,
+        }
+    }
+
+    fn hash(&self, text: &str) -> u64 {
+        self.hasher.hash_one(text.as_bytes())
+    }
+
+    /// A client identifier nobody has, that belongs to worker `index` of `workers`
+    /// \[MQTT-3.2.2-16\]. It cannot be guessed from an earlier one.
+    fn assign_client_id(&self, index: usize, workers: usize) -> String {
+        loop {
+            let number = self.client_numbers.fetch_add(1, Ordering::Relaxed);
+            let client_id = format!("auto-{:016x}{number:x}", self.hasher.hash_one(number));
+            if self.worker_of(&client_id, workers) == index {
+                return client_id;
+            }
+        }
+    }
+
+    /// The worker that a client identifier, a topic or a group belongs to.
+    fn worker_of(&self, name: &str, workers: usize) -> usize {
+        (self.hash(name) % workers as u64) as usize
+    }
+}
+
+/// Bytes under way from one worker to another before the sender stops reading.
+const MAIL_CREDIT_BYTES: usize = 4 << 20;
+/// Free messages keep buffers of this many bytes together.
+const SPARE_BYTES_MAX: usize = 32 << 20;
+
+/// One worker: its connections, its sessions, its part of the topic space.
+pub struct Worker<T: Transport> {
+    index: usize,
+    shared: Arc<Shared>,
+    transport: T,
+    now: Time,
+
+    conns: Conns<T::Link>,
+    buffers: BufferPool,
+    /// Connections that may have bytes to read.
+    readable: VecDeque<ConnId>,
+    /// Connections that have something to send.
+    dirty: VecDeque<ConnId>,
+    /// Connections to be ended because their queue was full.
+    doomed: Vec<ConnId>,
+    /// Connections that may go on with what they had sent before they were held back.
+    resumed: Vec<ConnId>,
+
+    sessions: Sessions,
+    pool: MessagePool,
+    subscriptions: Subscriptions,
+    interest: Option<InterestView>,
+    groups: ShareGroups<SessionKey>,
+    retained: RetainedShard,
+    replays: Replays,
+    pending_subacks: PendingSubAcks,
+
+    inbox: Inbox<Mail<T::Link>>,
+    /// To each other worker; `None` at the own index.
+    outboxes: Vec<Option<Outbox<Mail<T::Link>>>>,
+    timers: Timers,
+    counters: Counters,
+    shutdown: Shutdown,
+
+    /// Where packets are composed and bytes are read into: one for all connections.
+    out_scratch: Vec<u8>,
+    in_scratch: Box<[u8]>,
+    /// The matches of the message being routed.
+    matched: Vec<Match>,
+    identifiers: Vec<u32>,
+}
+
+impl<T: Transport> Worker<T> {
+    /// Worker `index`, with its inbox and the way to all workers' inboxes.
+    #[must_use]
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        transport: T,
+        inbox: Inbox<Mail<T::Link>>,
+        outboxes: Vec<Option<Outbox<Mail<T::Link>>>>,
+        now: Time,
+    ) -> Self {
+        let settings = &shared.settings;
+        let interest = (outboxes.len() > 1).then(|| InterestView::new(Arc::clone(&shared), index));
+        let mut worker = Self {
+            index,
+            transport,
+            now,
+            conns: Conns::default(),
+            buffers: BufferPool::default(),
+            readable: VecDeque::new(),
+            dirty: VecDeque::new(),
+            doomed: Vec::new(),
+            resumed: Vec::new(),
+            sessions: Sessions::default(),
+            pool: MessagePool::new(SPARE_BYTES_MAX),
+            subscriptions: Subscriptions::default(),
+            interest,
+            groups: ShareGroups::new(settings.share_strategy, shared.hasher.hash_one(index)),
+            retained: RetainedShard::new(settings.retained, outboxes.len()),
+            replays: Replays::default(),
+            pending_subacks: PendingSubAcks::default(),
+            inbox,
+            outboxes,
+            timers: Timers::default(),
+            counters: Counters::default(),
+            shutdown: Shutdown::default(),
+            out_scratch: Vec::new(),
+            in_scratch: vec![0; input::READ_BYTES].into_boxed_slice(),
+            matched: Vec::new(),
+            identifiers: Vec::new(),
+            shared,
+        };
+        worker.timers.add(now, Timer::RetainedSweep);
+        if index == 0 {
+            worker.timers.add(now, Timer::Sys);
+        }
+        worker
+    }
+
+    /// An outbox for worker `from` to `inbox`, with the usual credit.
+    #[must_use]
+    pub fn outbox(from: usize, inbox: &Inbox<Mail<T::Link>>) -> Outbox<Mail<T::Link>> {
+        Outbox::new(from, inbox.address(), MAIL_CREDIT_BYTES)
+    }
+
+    /// Does everything there is to do at `now`, in bounded bites. Returns whether there is more to
+    /// do at once.
+    pub fn turn(&mut self, now: Time) -> bool {
+        self.now = now;
+        self.collect_mail_that_came_home();
+        let more_mail = self.receive_mail();
+        self.go_on_with_resumed();
+        let more_to_read = self.read_readable();
+        self.run_timers();
+        self.run_replays();
+        self.run_shutdown();
+        self.disconnect_doomed();
+        let all_posted = self.post_mail();
+        self.flush_dirty();
+        self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
+        more_mail
+            || more_to_read
+            || !all_posted
+            || !self.dirty.is_empty()
+            || !self.resumed.is_empty()
+            || self.replays.are_ready()
+    }
+
+    /// When [`Self::turn`] has to be called if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.timers.next()
+    }
+
+    /// The way connections are read and written, for whoever made it.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// How the worker's messages have done.
+    #[must_use]
+    pub fn pool_stats(&self) -> dunlin_queue::PoolStats {
+        self.pool.stats()
+    }
+
+    fn limits(&self) -> &dunlin_session::Limits {
+        &self.shared.settings.limits
+    }
+
+    fn run_timers(&mut self) {
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::Conn(id) => self.on_conn_timer(id),
+                Timer::Session(key) => self.on_session_timer(key),
+                Timer::Pressure(key) => self.on_pressure_timer(key),
+                Timer::RetainedSweep => self.sweep_retained(),
+                Timer::Sys => self.publish_sys(),
+                Timer::Shutdown => self.shutdown.is_overdue = true,
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Back-pressure: publishers wait for a consumer that falls behind, but not for ever.
+//!
+//! ```text
+//! (none) ── queue half full ──▶ holding publishers back ── queue low ──▶ (none)
+//!                                       │ patience over
+//!                                       ▼
+//!                                    lagging ── queue low ──▶ (none)
+//! ```
+//!
+//! While a consumer keeps up within the patience, nothing is lost and TCP slows its publishers
+//! down to its speed. One that does not is lagging: it holds nobody back any more, and what its
+//! full queue does not take is dropped by the policy and counted.
+
+use dunlin_queue::Time;
+
+use super::conn::ConnId;
+use super::mail::{Mail, PublisherKey};
+use super::sessions::{SessionId, SessionKey};
+use super::timers::Timer;
+use super::{Transport, Worker};
+
+/// A session whose queue has become half full.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    since: Time,
+    /// Publishers that wait.
+    publishers: Vec<PublisherKey>,
+    /// It took too long: nobody waits any more.
+    is_lagging: bool,
+}
+
+impl<T: Transport> Worker<T> {
+    /// A message of `publisher` has gone into a queue that is half full.
+    #[cold]
+    pub(super) fn hold_back(&mut self, session: SessionId, publisher: Option<PublisherKey>) {
+        let patience_ms = self.shared.settings.backpressure_ms;
+        let Some(publisher) = publisher.filter(|_| patience_ms > 0) else { return };
+        let key = self.sessions.key(self.index, session);
+        let slot = self.sessions.get_mut(session);
+        if slot.pressure.is_none() {
+            self.timers.add(self.now.plus_millis(patience_ms), Timer::Pressure(key));
+        }
+        let pressure = slot.pressure.get_or_insert_with(|| {
+            Box::new(Pressure { since: self.now, publishers: Vec::new(), is_lagging: false })
+        });
+        if pressure.is_lagging || pressure.publishers.contains(&publisher) {
+            return;
+        }
+        pressure.publishers.push(publisher);
+        self.counters.paused += 1;
+        if usize::from(publisher.worker) == self.index {
+            self.pause(publisher.conn);
+        } else {
+            self.mail(usize::from(publisher.worker), Mail::Pause(publisher.conn));
+        }
+    }
+
+    /// Lets everybody go on who waits for the session.
+    pub(super) fn relieve(&mut self, session: SessionId) {
+        let Some(pressure) = self.sessions.get_mut(session).pressure.take() else { return };
+        self.resume_all(&pressure.publishers);
+    }
+
+    fn resume_all(&mut self, publishers: &[PublisherKey]) {
+        for publisher in publishers {
+            if usize::from(publisher.worker) == self.index {
+                self.resume(publisher.conn);
+            } else {
+                self.mail(usize::from(publisher.worker), Mail::Resume(publisher.conn));
+            }
+        }
+    }
+
+    /// The patience with a session is over.
+    pub(super) fn on_pressure_timer(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.resolve(key) else { return };
+        let patience_ms = self.shared.settings.backpressure_ms;
+        let slot = self.sessions.get_mut(session);
+        let Some(pressure) = slot.pressure.as_mut().filter(|p| !p.is_lagging) else { return };
+        let deadline = pressure.since.plus_millis(patience_ms);
+        if deadline > self.now {
+            // A timer of an earlier time of pressure.
+            return self.timers.add(deadline, Timer::Pressure(key));
+        }
+        pressure.is_lagging = true;
+        let publishers = std::mem::take(&mut pressure.publishers);
+        tracing::info!(
+            client = slot.session.client_id(),
+            queued = slot.session.queue().len(),
+            "slow consumer: its publishers go on, its queue will overflow"
+        );
+        self.resume_all(&publishers);
+    }
+
+    /// A session's queue has been flushed as far as its socket went.
+    pub(super) fn on_flushed(&mut self, session: SessionId) {
+        let slot = self.sessions.get(session);
+        if slot.pressure.is_some() && slot.session.queue().is_low(&self.limits().queue) {
+            self.relieve(session);
+        }
+        if self.sessions.get(session).replays_waiting > 0 {
+            self.wake_replays(session);
+        }
+    }
+
+    /// Stops reading from a connection of this worker.
+    pub(super) fn pause(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.pauses += 1;
+        }
+    }
+
+    /// One reason to pause has gone.
+    pub(super) fn resume(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.pauses = conn.pauses.saturating_sub(1);
+        if conn.pauses == 0 {
+            self.resumed.push(id);
+        }
+    }
+
+    /// Handles what paused connections had sent before, and reads on.
+    pub(super) fn go_on_with_resumed(&mut self) {
+        for id in std::mem::take(&mut self.resumed) {
+            self.on_kept_input(id);
+            self.list_readable(id);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Routing: a message to every session and every worker that wants it.
+
+use dunlin_packets::{PacketId, QoS, ReasonCode};
+use dunlin_queue::{Entry, Identifiers, Message, MessageRef};
+use dunlin_router::{Match, SubscriberId, Target};
+
+use super::deliver::Publisher;
+use super::mail::{Mail, PublisherKey};
+use super::sessions::SessionId;
+use super::settings::OverlapPolicy;
+use super::{Transport, Worker};
+
+/// Topics that only the broker publishes to.
+const SYS_PREFIX: &str = "$SYS/";
+
+impl<T: Transport> Worker<T> {
+    /// A client's PUBLISH, which its session found in order.
+    #[inline]
+    pub(super) fn on_publish(
+        &mut self,
+        publisher: Publisher,
+        message: MessageRef,
+        packet_id: Option<PacketId>,
+    ) {
+        self.counters.publishes_received += 1;
+        self.counters.touch();
+        let qos = self.pool.get(&message).qos;
+        let code = if self.pool.get(&message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
+            ReasonCode::NotAuthorized
+        } else if self.publish(&message, Some(publisher)) {
+            ReasonCode::Success
+        } else {
+            ReasonCode::NoMatchingSubscribers
+        };
+        self.pool.release(message);
+        if let Some(packet_id) = packet_id {
+            self.acknowledge(publisher, packet_id, qos, code);
+        }
+    }
+
+    fn acknowledge(&mut self, publisher: Publisher, id: PacketId, qos: QoS, code: ReasonCode) {
+        let Some(conn) = self.conns.get_mut(publisher.conn) else { return };
+        let out = self.buffers.ready(&mut conn.control);
+        let session = &mut self.sessions.get_mut(publisher.session).session;
+        session.acknowledge(id, qos, code, out);
+        self.mark_dirty(publisher.conn);
+    }
+
+    /// Stores the message if it is to be retained, and sends it wherever somebody subscribes.
+    /// Returns whether anybody does. `publisher` is `None` for the broker itself and for wills.
+    pub(super) fn publish(&mut self, message: &MessageRef, publisher: Option<Publisher>) -> bool {
+        if self.pool.get(message).retain {
+            self.retain(message);
+        }
+        let session = publisher.map(|publisher| publisher.session);
+        let key = publisher
+            .map(|publisher| PublisherKey { worker: self.index as u16, conn: publisher.conn });
+        let workers = self.route_here(message, session, key);
+        let mut rest = workers;
+        while rest != 0 {
+            let worker = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            let copy = self.pool.copy(message);
+            let publisher = publisher.map(|publisher| publisher.conn);
+            self.mail(worker, Mail::Publish { message: copy, publisher });
+        }
+        workers != 0 || !self.matched.is_empty()
+    }
+
+    /// Queues the message for the sessions of this worker and the groups that live here. Returns
+    /// the other workers with an interest; what matched here is in `matched`.
+    pub(super) fn route_here(
+        &mut self,
+        message: &MessageRef,
+        from: Option<SessionId>,
+        publisher: Option<PublisherKey>,
+    ) -> u64 {
+        let topic = self.pool.get(message).topic();
+        let route = match &mut self.interest {
+            Some(interest) => self.subscriptions.route(topic, interest),
+            None => self.subscriptions.route(topic, &mut ()),
+        };
+        let (workers, may_overlap) = (route.workers, route.may_overlap);
+        self.matched.clear();
+        self.matched.extend_from_slice(route.matches);
+        let matched = std::mem::take(&mut self.matched);
+        if may_overlap && self.shared.settings.overlap == OverlapPolicy::Merge {
+            for same in matched.chunk_by(|a, b| a.target() == b.target()) {
+                self.deliver_merged(message, same, from, publisher);
+            }
+        } else {
+            for entry in &matched {
+                self.deliver_match(message, entry, from, publisher);
+            }
+        }
+        self.matched = matched;
+        workers
+    }
+
+    #[inline]
+    fn deliver_match(
+        &mut self,
+        message: &MessageRef,
+        entry: &Match,
+        from: Option<SessionId>,
+        publisher: Option<PublisherKey>,
+    ) {
+        match entry.target() {
+            Target::Session(SubscriberId(id)) => {
+                let session = SessionId(id);
+                // Not back to where it came from [MQTT-3.8.3-3].
+                if entry.no_local() && from == Some(session) {
+                    return;
+                }
+                let identifiers = Identifiers::one(entry.identifier());
+                let (qos, retain) = self.terms(message, entry);
+                let message = self.pool.share(message);
+                let entry = Entry { message, identifiers, group: 0, qos, retain };
+                self.deliver(session, entry, publisher);
+            }
+            Target::Group(group) => self.deliver_to_group(group, message, publisher),
+        }
+    }
+
+    /// One copy for all subscriptions of a session that match, at their highest QoS, with all
+    /// their identifiers \[MQTT-3.3.4-2\] \[MQTT-3.3.4-4\].
+    fn deliver_merged(
+        &mut self,
+        message: &MessageRef,
+        same: &[Match],
+        from: Option<SessionId>,
+        publisher: Option<PublisherKey>,
+    ) {
+        let [first, rest @ ..] = same else { return };
+        let Target::Session(SubscriberId(id)) = first.target() else {
+            return self.deliver_match(message, first, from, publisher);
+        };
+        if rest.is_empty() {
+            return self.deliver_match(message, first, from, publisher);
+        }
+        let session = SessionId(id);
+        let is_own = from == Some(session);
+        let mut identifiers = std::mem::take(&mut self.identifiers);
+        identifiers.clear();
+        let mut terms: Option<(QoS, bool)> = None;
+        for entry in same.iter().filter(|entry| !(is_own && entry.no_local())) {
+            let (qos, retain) = self.terms(message, entry);
+            let so_far = terms.get_or_insert((qos, retain));
+            *so_far = (so_far.0.max(qos), so_far.1 || retain);
+            if entry.identifier() != 0 {
+                identifiers.push(entry.identifier());
+            }
+        }
+        if let Some((qos, retain)) = terms {
+            let entry = Entry {
+                message: self.pool.share(message),
+                identifiers: self.pool.identifiers(&identifiers),
+                group: 0,
+                qos,
+                retain,
+            };
+            self.deliver(session, entry, publisher);
+        }
+        self.identifiers = identifiers;
+    }
+
+    /// QoS and RETAIN flag for a subscription \[MQTT-3.8.4-8\] \[MQTT-3.3.1-12\]
+    /// \[MQTT-3.3.1-13\].
+    #[inline]
+    fn terms(&self, message: &MessageRef, entry: &Match) -> (QoS, bool) {
+        let message = self.pool.get(message);
+        let qos = self.delivery_qos(message, entry.qos());
+        (qos, message.retain && entry.retain_as_published())
+    }
+
+    #[inline]
+    pub(super) fn delivery_qos(&self, message: &Message, granted: QoS) -> QoS {
+        if self.shared.settings.upgrade_qos { granted } else { message.qos.min(granted) }
+    }
+}

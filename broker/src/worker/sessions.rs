@@ -1,0 +1,113 @@
+//! The sessions of a worker, by client identifier and by number.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ahash::RandomState;
+use dunlin_queue::Time;
+use dunlin_router::{FilterId, Subscription};
+use dunlin_session::Session;
+use slab::Slab;
+
+use super::conn::ConnId;
+use super::pressure::Pressure;
+
+/// A session of this worker, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SessionId(pub(super) u32);
+
+/// A session of any worker; the generation tells it from a successor in the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    pub(super) worker: u16,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// A session's place in a share group.
+#[derive(Debug)]
+pub(super) struct Membership {
+    /// `$share/<group>/<filter>`.
+    pub(super) name: Box<str>,
+    pub(super) subscription: Subscription,
+}
+
+/// A session and what the worker keeps beside it.
+#[derive(Debug)]
+pub(super) struct SessionSlot {
+    pub(super) session: Session,
+    pub(super) conn: Option<ConnId>,
+    pub(super) generation: u32,
+    /// Hash of the client identifier.
+    pub(super) hash: u64,
+    pub(super) subscriptions: BTreeSet<FilterId>,
+    pub(super) memberships: Vec<Membership>,
+    /// The earliest timer that is set for it.
+    pub(super) timer_at: Time,
+    /// Publishers that wait for it to catch up.
+    pub(super) pressure: Option<Box<Pressure>>,
+    /// Retained replays that wait for room in its queue.
+    pub(super) replays_waiting: u32,
+}
+
+/// All sessions of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    slots: Slab<SessionSlot>,
+    by_client: HashMap<Box<str>, SessionId, RandomState>,
+    generation: u32,
+}
+
+impl Sessions {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn find(&self, client_id: &str) -> Option<SessionId> {
+        self.by_client.get(client_id).copied()
+    }
+
+    pub(super) fn insert(&mut self, client_id: &str, hash: u64) -> SessionId {
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.slots.insert(SessionSlot {
+            session: Session::new(client_id.into()),
+            conn: None,
+            generation: self.generation,
+            hash,
+            subscriptions: BTreeSet::new(),
+            memberships: Vec::new(),
+            timer_at: Time::NEVER,
+            pressure: None,
+            replays_waiting: 0,
+        });
+        let id = SessionId(slot as u32);
+        self.by_client.insert(client_id.into(), id);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) -> SessionSlot {
+        let slot = self.slots.remove(id.0 as usize);
+        self.by_client.remove(slot.session.client_id());
+        slot
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: SessionId) -> &SessionSlot {
+        &self.slots[id.0 as usize]
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: SessionId) -> &mut SessionSlot {
+        &mut self.slots[id.0 as usize]
+    }
+
+    pub(super) fn key(&self, worker: usize, id: SessionId) -> SessionKey {
+        let generation = self.get(id).generation;
+        SessionKey { worker: worker as u16, slot: id.0, generation }
+    }
+
+    /// The session that `key` means, if it still lives.
+    pub(super) fn resolve(&self, key: SessionKey) -> Option<SessionId> {
+        let slot = self.slots.get(key.slot as usize)?;
+        (slot.generation == key.generation).then_some(SessionId(key.slot))
+    }
+}

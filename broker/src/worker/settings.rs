@@ -1,0 +1,80 @@
+//! Options that workers go by.
+
+use dunlin_router::Strategy;
+use dunlin_session::Limits;
+
+/// What a client gets whose subscriptions overlap on a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverlapPolicy {
+    /// One copy, at the highest QoS, with all identifiers \[MQTT-3.3.4-4\].
+    #[default]
+    Merge,
+    /// One copy per subscription, each with its own identifier \[MQTT-3.3.4-5\].
+    Separate,
+}
+
+/// Limits of the retained store, over all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetainedLimits {
+    /// Topics with a retained message.
+    pub messages_max: usize,
+    /// Bytes of those messages.
+    pub bytes_max: usize,
+}
+
+impl Default for RetainedLimits {
+    fn default() -> Self {
+        Self { messages_max: 10_000_000, bytes_max: 4 << 30 }
+    }
+}
+
+/// Options of the broker as its workers need them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What a session may do.
+    pub limits: Limits,
+    /// Accept clients that nothing has authenticated.
+    pub allow_anonymous: bool,
+    /// Overlapping subscriptions.
+    pub overlap: OverlapPolicy,
+    /// Deliver at the granted QoS even what was published at a lower one.
+    pub upgrade_qos: bool,
+    /// How share groups pick.
+    pub share_strategy: Strategy,
+    /// The retained store.
+    pub retained: RetainedLimits,
+    /// Subscriptions one client may have.
+    pub subscriptions_max: usize,
+    /// Connections in all.
+    pub connections_max: usize,
+    /// From accept to a complete CONNECT, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Without progress inside a packet, in milliseconds.
+    pub packet_timeout_ms: u64,
+    /// How long a slow consumer may hold its publishers back, in milliseconds.
+    pub backpressure_ms: u64,
+    /// Between two publications of `$SYS`, in milliseconds; 0 for none.
+    pub sys_interval_ms: u64,
+    /// From the beginning of a shutdown to its end at the latest, in milliseconds.
+    pub shutdown_timeout_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            allow_anonymous: true,
+            overlap: OverlapPolicy::default(),
+            upgrade_qos: false,
+            share_strategy: Strategy::default(),
+            retained: RetainedLimits::default(),
+            subscriptions_max: 100_000,
+            connections_max: 1_000_000,
+            connect_timeout_ms: 10_000,
+            packet_timeout_ms: 30_000,
+            backpressure_ms: 1_000,
+            sys_interval_ms: 10_000,
+            shutdown_timeout_ms: 5_000,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Shared subscriptions.
+//!
+//! A group lives on the worker its name hashes to, its home. The home subscribes in the group's
+//! place, picks a member for each message, and sends the message to that member's worker. What a
+//! member did not get, because it left or its client takes only smaller packets, comes back to
+//! the home and goes to another one.
+
+use dunlin_packets::split_shared;
+use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
+use dunlin_router::{GroupId, Member, Subscription, Target};
+
+use super::mail::{GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey};
+use super::sessions::{Membership, SessionId, SessionKey};
+use super::{Transport, Worker};
+
+/// A group as queue entries name it: home and number, never 0.
+fn pack_group(home: usize, group: GroupId) -> u32 {
+    debug_assert!(group.0 < 1 << 24);
+    (home as u32 + 1) << 24 | group.0
+}
+
+fn unpack_group(group: u32) -> (usize, GroupId) {
+    ((group >> 24) as usize - 1, GroupId(group & 0x00ff_ffff))
+}
+
+impl<T: Transport> Worker<T> {
+    fn group_home(&self, name: &str) -> usize {
+        self.shared.worker_of(name, self.outboxes.len())
+    }
+
+    /// A session of this worker subscribes to `$share/…`. `false` when the home has to confirm.
+    pub(super) fn join_group(
+        &mut self,
+        session: SessionId,
+        name: &str,
+        subscription: Subscription,
+        ticket: u64,
+    ) -> bool {
+        let slot = self.sessions.get_mut(session);
+        match slot.memberships.iter_mut().find(|membership| *membership.name == *name) {
+            Some(membership) => membership.subscription = subscription,
+            None => slot.memberships.push(Membership { name: name.into(), subscription }),
+        }
+        let member = self.sessions.key(self.index, session);
+        let home = self.group_home(name);
+        if home == self.index {
+            self.join_group_here(name, Member { key: member, subscription }, true);
+            return true;
+        }
+        let join = GroupJoin {
+            name: name.into(),
+            member,
+            options: subscription.options,
+            identifier: subscription.identifier,
+            online: true,
+            ticket,
+        };
+        self.mail(home, Mail::GroupJoin(Box::new(join)));
+        false
+    }
+
+    pub(super) fn on_group_join(&mut self, from: usize, join: &GroupJoin) {
+        let member = Member { key: join.member, subscription: join.subscription() };
+        self.join_group_here(&join.name, member, join.online);
+        self.mail(from, Mail::GroupJoined { ticket: join.ticket });
+    }
+
+    fn join_group_here(&mut self, name: &str, member: Member<SessionKey>, online: bool) {
+        let is_new = self.groups.find(name).is_none();
+        let group = self.groups.join(name, member, online);
+        let Ok(Some(shared)) = split_shared(name) else { return };
+        if is_new {
+            let target = Target::Group(group);
+            let added =
+                self.subscriptions.subscribe(shared.filter, target, Subscription::default());
+            if added.is_first
+                && let Some(interest) = &self.interest
+            {
+                interest.add(shared.filter);
+            }
+        }
+    }
+
+    /// A session of this worker unsubscribes. `false` if it was no member.
+    pub(super) fn leave_group(&mut self, session: SessionId, name: &str) -> bool {
+        let memberships = &mut self.sessions.get_mut(session).memberships;
+        let Some(at) = memberships.iter().position(|membership| *membership.name == *name) else {
+            return false;
+        };
+        memberships.swap_remove(at);
+        self.leave(session, name);
+        true
+    }
+
+    fn leave(&mut self, session: SessionId, name: &str) {
+        let member = self.sessions.key(self.index, session);
+        let home = self.group_home(name);
+        if home == self.index {
+            self.leave_group_here(name, member);
+        } else {
+            self.mail(home, Mail::GroupLeave { name: name.into(), member });
+        }
+    }
+
+    pub(super) fn leave_group_here(&mut self, name: &str, member: SessionKey) {
+        let Some(group) = self.groups.find(name) else { return };
+        if !self.groups.leave(group, member) {
+            return;
+        }
+        let Ok(Some(shared)) = split_shared(name) else { return };
+        let Some(filter) = self.subscriptions.find(shared.filter) else { return };
+        let interest = &self.interest;
+        self.subscriptions.unsubscribe(filter, Target::Group(group), |gone| {
+            if let Some(interest) = interest {
+                interest.remove(gone);
+            }
+        });
+    }
+
+    /// The session ends: it leaves its groups, and what it did not get goes to others
+    /// \[MQTT-4.8.2-5\].
+    pub(super) fn leave_all_groups(&mut self, session: SessionId) {
+        let slot = self.sessions.get_mut(session);
+        let memberships = std::mem::take(&mut slot.memberships);
+        if memberships.is_empty() {
+            return;
+        }
+        let undelivered = slot.session.take_shared(true, &mut self.pool);
+        for membership in &memberships {
+            self.leave(session, &membership.name);
+        }
+        for entry in undelivered {
+            self.return_to_group(session, entry, false);
+        }
+    }
+
+    /// The session has gone offline: others get what it was not sent yet.
+    pub(super) fn redispatch_queued(&mut self, session: SessionId) {
+        let slot = self.sessions.get_mut(session);
+        if slot.memberships.is_empty() {
+            return;
+        }
+        for entry in slot.session.take_shared(false, &mut self.pool) {
+            self.return_to_group(session, entry, false);
+        }
+    }
+
+    /// Tells the homes of its groups whether a session is online.
+    pub(super) fn announce_memberships(&mut self, session: SessionId, online: bool) {
+        let member = self.sessions.key(self.index, session);
+        let memberships = std::mem::take(&mut self.sessions.get_mut(session).memberships);
+        for membership in &memberships {
+            let home = self.group_home(&membership.name);
+            if home == self.index {
+                self.set_member_online_here(&membership.name, member, online);
+            } else {
+                let name = membership.name.clone();
+                self.mail(home, Mail::GroupOnline { name, member, online });
+            }
+        }
+        self.sessions.get_mut(session).memberships = memberships;
+    }
+
+    pub(super) fn set_member_online_here(&mut self, name: &str, member: SessionKey, online: bool) {
+        if let Some(group) = self.groups.find(name) {
+            self.groups.set_online(group, member, online);
+        }
+    }
+
+    /// A message for a group that lives here.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        group: GroupId,
+        message: &MessageRef,
+        publisher: Option<PublisherKey>,
+    ) {
+        let content = self.pool.get(message);
+        let picked = self.groups.pick(group, content.topic(), content.publisher, None);
+        match picked {
+            Some(member) => {
+                let group = pack_group(self.index, group);
+                self.hand_to_member(member, message, group, publisher);
+            }
+            None => self.counters.drop(DropReason::GroupGone),
+        }
+    }
+
+    /// Sends a message to the member that was picked, at that member's QoS \[MQTT-4.8.2-3\].
+    fn hand_to_member(
+        &mut self,
+        member: Member<SessionKey>,
+        message: &MessageRef,
+        group: u32,
+        publisher: Option<PublisherKey>,
+    ) {
+        let options = member.subscription.options;
+        let identifier = member.subscription.identifier;
+        let content = self.pool.get(message);
+        let qos = self.delivery_qos(content, options.qos);
+        let retain = content.retain && options.retain_as_published;
+        let member = member.key;
+        if usize::from(member.worker) == self.index {
+            if let Some(session) = self.sessions.resolve(member) {
+                let message = self.pool.share(message);
+                let identifiers = Identifiers::one(identifier);
+                let entry = Entry { message, identifiers, group, qos, retain };
+                self.deliver(session, entry, publisher);
+            }
+            return;
+        }
+        let message = self.pool.copy(message);
+        let deliver = GroupDeliver { message, member, group, qos, retain, identifier, publisher };
+        self.mail(usize::from(member.worker), Mail::GroupDeliver(Box::new(deliver)));
+    }
+
+    /// A session of this worker was picked by a group's home.
+    pub(super) fn on_group_deliver(&mut self, deliver: &mut GroupDeliver) {
+        let Some(session) = self.sessions.resolve(deliver.member) else {
+            return self.return_undelivered(deliver);
+        };
+        let message = self.pool.adopt(&mut deliver.message);
+        let identifiers = Identifiers::one(deliver.identifier);
+        let GroupDeliver { group, qos, retain, publisher, .. } = *deliver;
+        self.deliver(session, Entry { message, identifiers, group, qos, retain }, publisher);
+    }
+
+    fn return_undelivered(&mut self, deliver: &mut GroupDeliver) {
+        if deliver.group == 0 {
+            return self.counters.drop(DropReason::GroupGone);
+        }
+        let message = std::mem::take(&mut deliver.message);
+        let (home, _) = unpack_group(deliver.group);
+        let (group, except) = (deliver.group, deliver.member);
+        let back = GroupReturn { message, group, except, never_again: false };
+        self.mail(home, Mail::GroupReturn(Box::new(back)));
+    }
+
+    /// An entry that its session will not deliver.
+    pub(super) fn undeliverable(&mut self, session: SessionId, entry: Entry, reason: DropReason) {
+        if reason == DropReason::PacketTooLarge && entry.group != 0 {
+            return self.return_to_group(session, entry, true);
+        }
+        self.counters.drop(reason);
+        entry.release(&mut self.pool);
+    }
+
+    fn return_to_group(&mut self, session: SessionId, entry: Entry, never_again: bool) {
+        let except = self.sessions.key(self.index, session);
+        let (home, group) = unpack_group(entry.group);
+        if home == self.index {
+            self.redispatch(group, &entry.message, except, never_again);
+        } else {
+            let message = self.pool.copy(&entry.message);
+            let back = GroupReturn { message, group: entry.group, except, never_again };
+            self.mail(home, Mail::GroupReturn(Box::new(back)));
+        }
+        entry.release(&mut self.pool);
+    }
+
+    pub(super) fn on_group_return(&mut self, mut back: GroupReturn) {
+        let message = self.pool.adopt(&mut back.message);
+        let (_, group) = unpack_group(back.group);
+        self.redispatch(group, &message, back.except, back.never_again);
+        self.pool.release(message);
+    }
+
+    /// Gives a message to another member; to the same one only if there is no other and it can
+    /// take it.
+    fn redispatch(
+        &mut self,
+        group: GroupId,
+        message: &MessageRef,
+        except: SessionKey,
+        never_again: bool,
+    ) {
+        let content = self.pool.get(message);
+        let (topic, publisher) = (content.topic(), content.publisher);
+        let mut picked = self.groups.pick(group, topic, publisher, Some(except));
+        if picked.is_none() && !never_again {
+            picked = self.groups.pick(group, topic, publisher, None);
+        }
+        let Some(member) = picked else { return self.counters.drop(DropReason::GroupGone) };
+        // What was too large once is not sent around for ever.
+        let group = if never_again { 0 } else { pack_group(self.index, group) };
+        self.hand_to_member(member, message, group, None);
+    }
+}

@@ -1,0 +1,91 @@
+//! The end of a worker, without loss of what was accepted.
+//!
+//! ```text
+//! serving ── Shutdown ──▶ quiet: nothing is read but acknowledgements; each worker tells the
+//!                         others that it posts no more publications
+//!            all quiet ──▶ each client is disconnected as soon as its queue is empty
+//!            no client left, or time over ──▶ finished
+//! ```
+
+use dunlin_packets::ReasonCode;
+
+use super::conn::{ConnId, Phase};
+use super::mail::Mail;
+use super::timers::Timer;
+use super::{Transport, Worker};
+
+/// How far the shutdown is.
+#[derive(Debug, Default)]
+pub(super) struct Shutdown {
+    begun: bool,
+    /// Workers that will post no more publications.
+    quiet: usize,
+    pub(super) is_overdue: bool,
+}
+
+impl Shutdown {
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(super) fn on_quiet(&mut self) {
+        self.quiet += 1;
+    }
+}
+
+impl<T: Transport> Worker<T> {
+    /// Begins to end the worker. Others have to be told as well, by [`Mail::Shutdown`].
+    pub fn begin_shutdown(&mut self) {
+        if std::mem::replace(&mut self.shutdown.begun, true) {
+            return;
+        }
+        let deadline = self.now.plus_millis(self.shared.settings.shutdown_timeout_ms);
+        self.timers.add(deadline, Timer::Shutdown);
+        for worker in 0..self.outboxes.len() {
+            if worker != self.index {
+                self.mail(worker, Mail::Quiet);
+            }
+        }
+    }
+
+    /// Whether the end has begun: no more connections are to be accepted.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown.begun
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.shutdown.begun && self.conns.is_empty()
+    }
+
+    pub(super) fn run_shutdown(&mut self) {
+        if !self.shutdown.begun {
+            return;
+        }
+        let all_quiet = self.shutdown.quiet + 1 >= self.outboxes.len();
+        if !all_quiet && !self.shutdown.is_overdue {
+            return;
+        }
+        let ids: Vec<ConnId> = self.conns.ids().collect();
+        for id in ids {
+            self.shut_conn(id);
+        }
+    }
+
+    fn shut_conn(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let is_done = match conn.phase {
+            Phase::Online(session) => {
+                let session = &self.sessions.get(session).session;
+                session.queue().is_empty() && !conn.has_unsent()
+            }
+            Phase::Lobby => true,
+            Phase::Closing => false,
+        };
+        if is_done || self.shutdown.is_overdue && conn.phase != Phase::Closing {
+            self.disconnect(id, ReasonCode::ServerShuttingDown, "the broker shuts down");
+        }
+    }
+}

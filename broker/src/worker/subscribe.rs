@@ -1,0 +1,185 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use dunlin_packets::{
+    FilterRequest, PacketId, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
+    Unsubscribe, split_shared,
+};
+use dunlin_router::{SubscriberId, Subscription, Target};
+use dunlin_session::grant;
+use slab::Slab;
+
+use super::conn::ConnId;
+use super::sessions::SessionId;
+use super::{Transport, Worker};
+
+/// A SUBACK that waits until groups on other workers have taken their new member.
+#[derive(Debug)]
+struct PendingSubAck {
+    conn: ConnId,
+    packet_id: PacketId,
+    codes: Vec<u8>,
+    waiting: usize,
+    generation: u32,
+}
+
+/// SUBACKs that wait.
+#[derive(Debug, Default)]
+pub(super) struct PendingSubAcks {
+    slots: Slab<PendingSubAck>,
+    generation: u32,
+}
+
+impl PendingSubAcks {
+    fn insert(&mut self, conn: ConnId, packet_id: PacketId) -> u64 {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let pending = PendingSubAck { conn, packet_id, codes: Vec::new(), waiting: 0, generation };
+        let slot = self.slots.insert(pending);
+        u64::from(generation) << 32 | slot as u64
+    }
+
+    fn get_mut(&mut self, ticket: u64) -> Option<&mut PendingSubAck> {
+        let pending = self.slots.get_mut(ticket as u32 as usize)?;
+        (pending.generation == (ticket >> 32) as u32).then_some(pending)
+    }
+
+    fn remove(&mut self, ticket: u64) -> Option<PendingSubAck> {
+        self.get_mut(ticket)?;
+        Some(self.slots.remove(ticket as u32 as usize))
+    }
+}
+
+impl<T: Transport> Worker<T> {
+    pub(super) fn on_subscribe(
+        &mut self,
+        conn: ConnId,
+        session: SessionId,
+        subscribe: &Subscribe<'_>,
+    ) {
+        let identifier = subscribe.properties.iter().find_map(|property| match property {
+            Property::SubscriptionIdentifier(identifier) => Some(identifier),
+            _ => None,
+        });
+        let identifier = identifier.unwrap_or(0);
+        let ticket = self.pending_subacks.insert(conn, subscribe.packet_id);
+        let mut waiting = 0;
+        let mut codes = Vec::new();
+        for request in subscribe.filters.iter() {
+            let code = match grant(&request, identifier != 0, self.limits()) {
+                Ok(_) if self.has_too_many_subscriptions(session) => {
+                    ReasonCode::QuotaExceeded as u8
+                }
+                Ok(qos) => {
+                    let options = SubscriptionOptions { qos, ..request.options };
+                    let subscription = Subscription { options, identifier };
+                    waiting +=
+                        usize::from(!self.subscribe(session, &request, subscription, ticket));
+                    qos as u8
+                }
+                Err(code) => code as u8,
+            };
+            codes.push(code);
+        }
+        self.count_sessions();
+        if let Some(pending) = self.pending_subacks.get_mut(ticket) {
+            (pending.codes, pending.waiting) = (codes, waiting);
+        }
+        self.finish_suback(ticket);
+    }
+
+    fn has_too_many_subscriptions(&self, session: SessionId) -> bool {
+        let slot = self.sessions.get(session);
+        slot.subscriptions.len() + slot.memberships.len() >= self.shared.settings.subscriptions_max
+    }
+
+    /// `false` when another worker has to confirm.
+    fn subscribe(
+        &mut self,
+        session: SessionId,
+        request: &FilterRequest<'_>,
+        subscription: Subscription,
+        ticket: u64,
+    ) -> bool {
+        if let Ok(Some(_)) = split_shared(request.filter) {
+            return self.join_group(session, request.filter, subscription, ticket);
+        }
+        let target = Target::Session(SubscriberId(session.0));
+        let added = self.subscriptions.subscribe(request.filter, target, subscription);
+        self.sessions.get_mut(session).subscriptions.insert(added.filter);
+        if added.is_first
+            && let Some(interest) = &self.interest
+        {
+            interest.add(request.filter);
+        }
+        let wants_retained = match request.options.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => added.is_new,
+            RetainHandling::Never => false,
+        };
+        if wants_retained && self.limits().retain_available {
+            self.start_replay(session, request.filter, subscription);
+        }
+        true
+    }
+
+    /// A group on another worker has taken its new member.
+    pub(super) fn on_group_joined(&mut self, ticket: u64) {
+        if let Some(pending) = self.pending_subacks.get_mut(ticket) {
+            pending.waiting -= 1;
+            self.finish_suback(ticket);
+        }
+    }
+
+    /// Sends the SUBACK if every subscription is effective.
+    fn finish_suback(&mut self, ticket: u64) {
+        if self.pending_subacks.get_mut(ticket).is_none_or(|pending| pending.waiting > 0) {
+            return;
+        }
+        let Some(pending) = self.pending_subacks.remove(ticket) else { return };
+        let Some(conn) = self.conns.get_mut(pending.conn) else { return };
+        let Some(session) = conn.session() else { return };
+        let out = self.buffers.ready(&mut conn.control);
+        self.sessions.get(session).session.suback(pending.packet_id, &pending.codes, out);
+        self.mark_dirty(pending.conn);
+    }
+
+    pub(super) fn on_unsubscribe(
+        &mut self,
+        conn: ConnId,
+        session: SessionId,
+        unsubscribe: &Unsubscribe<'_>,
+    ) {
+        let codes: Vec<u8> = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| {
+                let existed = match split_shared(filter) {
+                    Ok(Some(_)) => self.leave_group(session, filter),
+                    _ => self.unsubscribe(session, filter),
+                };
+                if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
+            })
+            .map(|code| code as u8)
+            .collect();
+        self.count_sessions();
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let out = self.buffers.ready(&mut entry.control);
+        self.sessions.get(session).session.unsuback(unsubscribe.packet_id, &codes, out);
+        self.mark_dirty(conn);
+    }
+
+    fn unsubscribe(&mut self, session: SessionId, filter: &str) -> bool {
+        let Some(id) = self.subscriptions.find(filter) else { return false };
+        let target = Target::Session(SubscriberId(session.0));
+        let interest = &self.interest;
+        let existed = self.subscriptions.unsubscribe(id, target, |gone| {
+            if let Some(interest) = interest {
+                interest.remove(gone);
+            }
+        });
+        if existed {
+            self.sessions.get_mut(session).subscriptions.remove(&id);
+        }
+        existed
+    }
+}

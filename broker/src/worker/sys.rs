@@ -1,0 +1,58 @@
+//! `$SYS`: the broker about itself, as retained messages.
+
+use dunlin_packets::{Properties, QoS};
+use dunlin_queue::{DropReason, MessageFields};
+
+use super::timers::Timer;
+use super::{StatsTotal, Transport, Worker};
+
+impl<T: Transport> Worker<T> {
+    /// Publishes the figures of all workers.
+    pub(super) fn publish_sys(&mut self) {
+        let interval_ms = self.shared.settings.sys_interval_ms;
+        if interval_ms == 0 {
+            return;
+        }
+        let total = StatsTotal::of(&self.shared.stats);
+        let uptime_s = self.now.millis_since(self.shared.started) / 1000;
+        self.publish_text("version", concat!("dunlin ", env!("CARGO_PKG_VERSION")));
+        for (name, value) in [
+            ("uptime", uptime_s),
+            ("clients/connected", total.online),
+            ("clients/total", total.sessions),
+            ("subscriptions/count", total.subscriptions),
+            ("retained messages/count", total.retained),
+            ("messages/received", total.publishes_received),
+            ("messages/sent", total.publishes_sent),
+            ("messages/stored", total.messages_held),
+            ("messages/stored/bytes", total.message_bytes_held),
+            ("bytes/received", total.bytes_received),
+            ("bytes/sent", total.bytes_sent),
+            ("connections/accepted", total.connects),
+            ("connections/refused", total.refused),
+            ("publishers/paused", total.paused),
+        ] {
+            self.publish_text(name, &value.to_string());
+        }
+        for reason in DropReason::ALL {
+            let name = format!("messages/dropped/{}", reason.name());
+            self.publish_text(&name, &total.dropped[reason as usize].to_string());
+        }
+        self.timers.add(self.now.plus_millis(interval_ms), Timer::Sys);
+    }
+
+    fn publish_text(&mut self, name: &str, value: &str) {
+        let topic = format!("$SYS/broker/{name}");
+        let fields = MessageFields {
+            topic: &topic,
+            payload: value.as_bytes(),
+            properties: Properties::default(),
+            qos: QoS::AtMostOnce,
+            retain: true,
+            publisher: 0,
+        };
+        let message = self.pool.insert(&fields, self.now);
+        self.publish(&message, None);
+        self.pool.release(message);
+    }
+}

@@ -1,0 +1,57 @@
+//! What a worker has to do later.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use dunlin_queue::Time;
+
+use super::conn::ConnId;
+use super::sessions::SessionKey;
+
+/// Something to look at when its time comes. A timer is never taken back: whoever is looked at
+/// says whether anything is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// No CONNECT yet, half a packet, or a peer that does not close.
+    Conn(ConnId),
+    /// Keep alive, will delay or expiry.
+    Session(SessionKey),
+    /// A slow consumer has held its publishers back long enough.
+    Pressure(SessionKey),
+    /// Retained messages that have expired.
+    RetainedSweep,
+    /// `$SYS` is to be published.
+    Sys,
+    /// The shutdown has taken long enough.
+    Shutdown,
+}
+
+/// Deadlines are rounded up to this, so that close ones share a wake-up.
+const GRAIN_MS: u64 = 16;
+
+/// Timers in the order of their time.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(Time, Timer)>>,
+}
+
+impl Timers {
+    pub(super) fn add(&mut self, at: Time, timer: Timer) {
+        if at == Time::NEVER {
+            return;
+        }
+        let rounded = Time::from_millis(at.as_millis().div_ceil(GRAIN_MS) * GRAIN_MS);
+        self.heap.push(Reverse((rounded, timer)));
+    }
+
+    pub(super) fn next(&self) -> Time {
+        self.heap.peek().map_or(Time::NEVER, |Reverse((at, _))| *at)
+    }
+
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<Timer> {
+        if self.next() > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, timer))| timer)
+    }
+}
