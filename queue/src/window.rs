@@ -199,7 +199,7 @@ impl Window {
         self.resend_at = at + 1;
         let slot = &mut self.slots[at];
         slot.sent = true;
-        if matches!(slot.stage, Stage::Publish(_)) && !slot.counted {
+        if !slot.counted {
             slot.counted = true;
             self.counted += 1;
         }
@@ -300,7 +300,7 @@ mod tests {
             window.mark_sent(at);
         }
         assert_eq!(resent, [ids[0], ids[1], ids[3]]);
-        // A resent PUBREL does not count against the receive maximum.
-        assert_eq!(window.counted(), 2);
+        // A resent PUBREL is a publication the client is still busy with.
+        assert_eq!(window.counted(), 3);
     }
 }

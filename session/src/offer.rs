@@ -15,9 +15,17 @@ pub struct Refusal {
     pub code: ReasonCode,
     /// What was wrong, for the log and the reason string.
     pub detail: &'static str,
+    /// The largest packet the client takes.
+    pub packet_bytes_max: u32,
 }
 
 impl Refusal {
+    /// For a CONNECT that could not be read as far as its properties: the answer is kept short.
+    #[must_use]
+    pub fn of_unreadable(version: Version, code: ReasonCode, detail: &'static str) -> Self {
+        Self { version, code, detail, packet_bytes_max: BARE_CONNACK_BYTES }
+    }
+
     /// Appends the CONNACK that refuses; nothing where the version has no code for it
     /// \[MQTT-3.2.2-6 of 3.1.1\]. Session Present is 0 \[MQTT-3.2.2-6\].
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -25,8 +33,27 @@ impl Refusal {
         if self.version.has_properties() && !self.detail.is_empty() {
             properties.push(Property::ReasonString(self.detail));
         }
-        let properties = properties.as_properties();
-        ConnAck { session_present: false, code: self.code, properties }.encode(self.version, out);
+        let (code, properties) = (self.code, properties.as_properties());
+        let connack = ConnAck { session_present: false, code, properties };
+        encode_within(connack, self.version, self.packet_bytes_max, out);
+    }
+}
+
+/// A CONNACK of 5.0 without properties.
+const BARE_CONNACK_BYTES: u32 = 5;
+
+/// Appends a CONNACK; without its properties if the client has no room for them, and not at all if
+/// it has none for the rest either \[MQTT-3.1.2-24\] \[MQTT-3.2.2-19\].
+fn encode_within(mut connack: ConnAck<'_>, version: Version, bytes_max: u32, out: &mut Vec<u8>) {
+    let before = out.len();
+    connack.encode(version, out);
+    if out.len() - before > bytes_max as usize {
+        out.truncate(before);
+        connack.properties = Properties::default();
+        connack.encode(version, out);
+    }
+    if out.len() - before > bytes_max as usize {
+        out.truncate(before);
     }
 }
 
@@ -67,7 +94,13 @@ impl Offer {
         limits: &Limits,
         assign: impl FnOnce() -> String,
     ) -> Result<Self, Refusal> {
-        let refuse = |code, detail| Refusal { version: connect.version, code, detail };
+        let packet_bytes_max = connect.properties.iter().find_map(|property| match property {
+            Property::MaximumPacketSize(bytes) => Some(bytes),
+            _ => None,
+        });
+        let packet_bytes_max = packet_bytes_max.unwrap_or(VARINT_MAX + 5);
+        let version = connect.version;
+        let refuse = |code, detail| Refusal { version, code, detail, packet_bytes_max };
         check_version(connect, limits, &refuse)?;
         check_will(connect, limits, &refuse)?;
         let assigned = connect.client_id.is_empty();
@@ -86,7 +119,7 @@ impl Offer {
             expiry_s: expiry_before_5(connect),
             expiry_shortened: false,
             receive_maximum: u16::MAX,
-            packet_bytes_max: VARINT_MAX + 5,
+            packet_bytes_max,
             topic_alias_maximum: 0,
             wants_response_information: false,
             will: connect.will.as_ref().map(|will| Box::new(Will::new(will))),
@@ -94,6 +127,13 @@ impl Offer {
         offer.read_properties(connect.properties, &refuse)?;
         offer.apply_limits(limits);
         Ok(offer)
+    }
+
+    /// Turns an acceptable client away.
+    #[must_use]
+    pub fn refuse(&self, code: ReasonCode, detail: &'static str) -> Refusal {
+        let packet_bytes_max = self.packet_bytes_max;
+        Refusal { version: self.version, code, detail, packet_bytes_max }
     }
 
     fn read_properties(
@@ -105,7 +145,6 @@ impl Offer {
             match property {
                 Property::SessionExpiryInterval(seconds) => self.expiry_s = seconds,
                 Property::ReceiveMaximum(maximum) => self.receive_maximum = maximum,
-                Property::MaximumPacketSize(bytes) => self.packet_bytes_max = bytes,
                 Property::TopicAliasMaximum(maximum) => self.topic_alias_maximum = maximum,
                 Property::RequestResponseInformation(wanted) => {
                     self.wants_response_information = wanted;
@@ -145,19 +184,12 @@ impl Offer {
         if self.version.has_properties() {
             self.describe(limits, &mut properties);
         }
-        let before = out.len();
-        let mut connack = ConnAck {
+        let connack = ConnAck {
             session_present: present,
             code: ReasonCode::Success,
             properties: properties.as_properties(),
         };
-        connack.encode(self.version, out);
-        // A client with so little room gets the bare answer rather than none [MQTT-3.1.2-24].
-        if out.len() - before > self.packet_bytes_max as usize {
-            out.truncate(before);
-            connack.properties = Properties::default();
-            connack.encode(self.version, out);
-        }
+        encode_within(connack, self.version, self.packet_bytes_max, out);
     }
 
     /// What the client cannot know otherwise: everything that differs from the default.

@@ -261,9 +261,8 @@ impl<T: Transport> Worker<T> {
                 let assign = || self.shared.assign_client_id(self.index, self.outboxes.len());
                 match Offer::new(&connect, self.limits(), assign) {
                     Ok(offer) if !self.shared.settings.allow_anonymous => {
-                        let code = ReasonCode::NotAuthorized;
                         let detail = "anonymous clients are not allowed";
-                        self.refuse(id, &Refusal { version: offer.version, code, detail });
+                        self.refuse(id, &offer.refuse(ReasonCode::NotAuthorized, detail));
                     }
                     // What follows belongs to the session, wherever that lives.
                     Ok(offer) => self.on_offer(id, offer, &bytes[len..]),
@@ -272,7 +271,8 @@ impl<T: Transport> Worker<T> {
             }
             Err(ConnectError { error, version: Some(version) }) => {
                 tracing::info!(%error, "CONNECT refused");
-                self.refuse(id, &Refusal { version, code: error.code, detail: error.detail });
+                let refusal = Refusal::of_unreadable(version, error.code, error.detail);
+                self.refuse(id, &refusal);
             }
             Err(ConnectError { error, version: None }) => return Err(error),
         }
