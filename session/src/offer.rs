@@ -102,6 +102,9 @@ impl Offer {
         let version = connect.version;
         let refuse = |code, detail| Refusal { version, code, detail, packet_bytes_max };
         check_version(connect, limits, &refuse)?;
+        if packet_bytes_max < BARE_CONNACK_BYTES {
+            return Err(refuse(ReasonCode::PacketTooLarge, "no CONNACK is as small as that"));
+        }
         check_will(connect, limits, &refuse)?;
         let assigned = connect.client_id.is_empty();
         if assigned {
