@@ -1,0 +1,30 @@
+//! Scenarios: a broker with a virtual clock, clients that send raw packets, and what they get.
+//!
+//! A file per subject, a sentence per test; the name begins with the statement it proves.
+//! `scripts/statements.py` makes docs/statements.md from the names.
+
+mod acknowledgement;
+mod aliases;
+mod authentication;
+mod backpressure;
+mod connecting;
+mod expiry;
+mod flow_control;
+mod hostile;
+mod keep_alive;
+mod malformed;
+mod ordering;
+mod overlap;
+mod packet_size;
+mod properties;
+mod publishing;
+mod qos2;
+mod resume;
+mod retained;
+mod session_life;
+mod shared;
+mod shutdown;
+mod subscribing;
+mod takeover;
+mod wills;
+mod workers;

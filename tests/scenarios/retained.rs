@@ -1,0 +1,150 @@
+//! Retained messages.
+
+use dunlin::worker::{RetainedLimits, Settings};
+use dunlin_packets::RetainHandling;
+use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing};
+
+fn store(sim: &mut Sim, topic: &str, payload: &str) {
+    let publisher = Client::online(sim, &Connecting::v5("store"));
+    publisher.send(sim, Publishing::q1(topic, payload, 1).retain().v5());
+    publisher.drop_connection(sim);
+}
+
+#[test]
+fn mqtt5_3_3_1_9_retain_handling_0_sends_at_every_subscribe() {
+    let mut sim = Sim::new(2, Settings::default());
+    store(&mut sim, "t", "x");
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    for _ in 0..2 {
+        client.send(&mut sim, Subscribing::to("t", 0).v5());
+        assert_eq!(client.take(), ["SUBACK 1 [00]", "PUBLISH t \"x\" retain"]);
+    }
+}
+
+#[test]
+fn mqtt5_3_3_1_10_retain_handling_1_sends_for_new_subscriptions_also_after_a_resume() {
+    let mut sim = Sim::default();
+    store(&mut sim, "t", "x");
+    let bytes = Subscribing::to("t", 0).handling(RetainHandling::IfNew).v5();
+    let client = Client::online(&mut sim, &Connecting::v5("c").expiry(100));
+    client.send(&mut sim, &bytes);
+    assert_eq!(client.take().len(), 2);
+    client.send(&mut sim, &bytes);
+    assert_eq!(client.take(), ["SUBACK 1 [00]"]);
+    client.drop_connection(&mut sim);
+    let client = Client::online(&mut sim, &Connecting::v5("c").resume());
+    client.send(&mut sim, &bytes);
+    assert_eq!(client.take(), ["SUBACK 1 [00]"]);
+}
+
+#[test]
+fn mqtt5_3_3_1_11_retain_handling_2_sends_nothing() {
+    let mut sim = Sim::default();
+    store(&mut sim, "t", "x");
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    client.send(&mut sim, Subscribing::to("t", 0).handling(RetainHandling::Never).v5());
+    assert_eq!(client.take(), ["SUBACK 1 [00]"]);
+}
+
+#[test]
+fn section_4_8_2_a_shared_subscription_gets_no_retained_messages() {
+    let mut sim = Sim::default();
+    store(&mut sim, "t", "x");
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    client.send(&mut sim, Subscribing::to("$share/g/t", 0).v5());
+    assert_eq!(client.take(), ["SUBACK 1 [00]"]);
+}
+
+#[test]
+fn mqtt5_3_3_1_6_an_empty_payload_is_delivered_and_deletes() {
+    let mut sim = Sim::new(2, Settings::default());
+    store(&mut sim, "t", "x");
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    client.send(&mut sim, Subscribing::to("t", 0).v5());
+    let _ = client.take();
+    store(&mut sim, "t", "");
+    assert_eq!(client.take(), ["PUBLISH t \"\""]);
+    client.send(&mut sim, Subscribing::to("t", 0).v5());
+    assert_eq!(client.take(), ["SUBACK 1 [00]"]);
+    assert_eq!(sim.messages_held(), 0);
+}
+
+#[test]
+fn mqtt5_3_3_1_13_retain_as_published_passes_the_flag_on() {
+    let mut sim = Sim::default();
+    let plain = Client::online(&mut sim, &Connecting::v5("plain"));
+    plain.send(&mut sim, Subscribing::to("t", 0).v5());
+    let faithful = Client::online(&mut sim, &Connecting::v5("faithful"));
+    faithful.send(&mut sim, Subscribing::to("t", 0).as_published().v5());
+    store(&mut sim, "t", "x");
+    assert_eq!(plain.take()[1..], ["PUBLISH t \"x\""]);
+    assert_eq!(faithful.take()[1..], ["PUBLISH t \"x\" retain"]);
+}
+
+#[test]
+fn a_wildcard_subscription_gets_all_matching_messages_from_all_workers() {
+    for workers in [1, 4] {
+        let mut sim = Sim::new(workers, Settings::default());
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for number in 0..3000 {
+            let topic = format!("t/{}/{number}", number % 2);
+            publisher.write(Publishing::q0(&topic, "x").retain().v5());
+        }
+        sim.run();
+        let client = Client::online(&mut sim, &Connecting::v5("c"));
+        client.send(&mut sim, Subscribing::to("t/1/+", 0).v5());
+        let mut texts = client.take();
+        assert_eq!(texts.remove(0), "SUBACK 1 [00]");
+        texts.sort();
+        texts.dedup();
+        assert_eq!(texts.len(), 1500);
+    }
+}
+
+#[test]
+fn a_replay_waits_for_a_client_that_does_not_read_and_goes_on_after() {
+    let mut sim = Sim::new(2, Settings::default());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for number in 0..5000 {
+        publisher.write(Publishing::q0(&format!("t/{number}"), "x").retain().v5());
+    }
+    sim.run();
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    client.limit_room(1000);
+    client.send(&mut sim, Subscribing::to("t/#", 0).v5());
+    let first = client.take().len();
+    assert!(first < 200);
+    client.unlimited(&mut sim);
+    assert_eq!(first + client.take().len(), 5001);
+}
+
+#[test]
+fn the_store_takes_no_more_than_its_limits_and_counts_the_rest() {
+    let settings = Settings {
+        retained: RetainedLimits { messages_max: 2, bytes_max: 100 },
+        ..Settings::default()
+    };
+    let mut sim = Sim::new(1, settings);
+    for topic in ["a", "b", "c"] {
+        store(&mut sim, topic, "x");
+    }
+    assert_eq!(sim.stats().retained, 2);
+    store(&mut sim, "a", &"y".repeat(200));
+    store(&mut sim, "a", "z");
+    assert_eq!(sim.stats().dropped.iter().sum::<u64>(), 2);
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    client.send(&mut sim, Subscribing::to("#", 0).v5());
+    assert_eq!(client.take()[1..], ["PUBLISH a \"z\" retain", "PUBLISH b \"x\" retain"]);
+}
+
+#[test]
+fn mqtt311_3_3_1_6_every_new_subscription_of_3_1_1_gets_the_message() {
+    let mut sim = Sim::default();
+    store(&mut sim, "t", "x");
+    let client = Client::online(&mut sim, &Connecting::v4("c"));
+    for _ in 0..2 {
+        client.send(&mut sim, Subscribing::to("t", 1).v4());
+    }
+    let expected = ["SUBACK 1 [01]", "PUBLISH t \"x\" q1 id=1 retain"];
+    assert_eq!(client.take()[..2], expected);
+}

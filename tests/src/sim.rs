@@ -1,0 +1,262 @@
+//! The broker: workers, mailboxes and links, driven turn by turn.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dunlin::worker::{ConnId, Mail, Peer, Settings, Shared, StatsTotal, Transport, Worker};
+use dunlin_queue::Time;
+use dunlin_queue::mailbox::Inbox;
+use parking_lot::Mutex;
+
+use crate::Client;
+
+/// One connection's two directions.
+#[derive(Debug, Default)]
+pub struct Pipe {
+    pub(crate) to_broker: VecDeque<u8>,
+    pub(crate) from_broker: Vec<u8>,
+    pub(crate) client_closed: bool,
+    pub(crate) broker_closed: bool,
+    /// Bytes the client's side takes before writes are refused.
+    pub(crate) room: usize,
+    /// Where the broker has it.
+    owner: Option<(usize, ConnId)>,
+    /// A write was refused.
+    write_refused: bool,
+}
+
+/// The broker's end of a [`Pipe`]. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct SimLink(Arc<Mutex<Pipe>>);
+
+impl Drop for SimLink {
+    fn drop(&mut self) {
+        self.0.lock().broker_closed = true;
+    }
+}
+
+/// Memory as a transport.
+#[derive(Debug)]
+pub struct SimTransport {
+    worker: usize,
+}
+
+impl Transport for SimTransport {
+    type Link = SimLink;
+
+    fn attach(&mut self, link: &mut SimLink, id: ConnId) -> io::Result<()> {
+        link.0.lock().owner = Some((self.worker, id));
+        Ok(())
+    }
+
+    fn detach(&mut self, link: &mut SimLink) {
+        link.0.lock().owner = None;
+    }
+
+    fn read(&mut self, link: &mut SimLink, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut pipe = link.0.lock();
+        if pipe.to_broker.is_empty() {
+            return if pipe.client_closed { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+        }
+        let len = buffer.len().min(pipe.to_broker.len());
+        for (place, byte) in buffer.iter_mut().zip(pipe.to_broker.drain(..len)) {
+            *place = byte;
+        }
+        Ok(len)
+    }
+
+    fn write(&mut self, link: &mut SimLink, head: &[u8], body: &[u8]) -> io::Result<usize> {
+        let mut pipe = link.0.lock();
+        if pipe.client_closed {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let len = pipe.room.min(head.len() + body.len());
+        if len < head.len() + body.len() {
+            pipe.write_refused = true;
+        }
+        if len == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let all = head.iter().chain(body).take(len);
+        pipe.from_broker.extend(all);
+        pipe.room -= len;
+        Ok(len)
+    }
+
+    fn shutdown(&mut self, link: &mut SimLink) {
+        link.0.lock().broker_closed = true;
+    }
+}
+
+/// The broker, its clients' ends, and the time.
+pub struct Sim {
+    shared: Arc<Shared>,
+    workers: Vec<Worker<SimTransport>>,
+    woken: Vec<Arc<AtomicBool>>,
+    pipes: Vec<Arc<Mutex<Pipe>>>,
+    now: Time,
+    /// The worker that accepts next.
+    accepts_next: usize,
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self::new(1, Settings::default())
+    }
+}
+
+impl Sim {
+    /// A broker with so many workers. `$SYS` is off: its figures would be in everybody's way.
+    #[must_use]
+    pub fn new(count: usize, settings: Settings) -> Self {
+        let settings = Settings { sys_interval_ms: 0, ..settings };
+        let now = Time::from_millis(1_000_000_000_000);
+        let shared = Arc::new(Shared::new(settings, count, 1, now));
+        let woken: Vec<_> = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        let inboxes: Vec<Inbox<Mail<SimLink>>> = woken
+            .iter()
+            .map(|flag| {
+                let flag = Arc::clone(flag);
+                Inbox::new(count, Box::new(move || flag.store(true, Ordering::SeqCst)))
+            })
+            .collect();
+        let outboxes: Vec<Vec<_>> = (0..count)
+            .map(|from| {
+                let to = inboxes.iter().enumerate();
+                to.map(|(to, inbox)| {
+                    (to != from).then(|| Worker::<SimTransport>::outbox(from, inbox))
+                })
+                .collect()
+            })
+            .collect();
+        let workers = inboxes
+            .into_iter()
+            .zip(outboxes)
+            .enumerate()
+            .map(|(index, (inbox, outboxes))| {
+                let transport = SimTransport { worker: index };
+                Worker::new(index, Arc::clone(&shared), transport, inbox, outboxes, now)
+            })
+            .collect();
+        Self { shared, workers, woken, pipes: Vec::new(), now, accepts_next: 0 }
+    }
+
+    /// A new connection, nothing sent yet. Workers accept in turn.
+    pub fn client(&mut self) -> Client {
+        let pipe = Arc::new(Mutex::new(Pipe { room: usize::MAX, ..Pipe::default() }));
+        self.pipes.push(Arc::clone(&pipe));
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
+        let worker = self.accepts_next % self.workers.len();
+        self.accepts_next += 1;
+        if self.shared.connections.try_add(0, usize::MAX, usize::MAX) {
+            let peer = Peer { address, listener: 0 };
+            self.workers[worker].accept(SimLink(Arc::clone(&pipe)), peer, self.now);
+        }
+        Client::new(pipe)
+    }
+
+    /// Lets the workers work until nothing moves.
+    ///
+    /// # Panics
+    /// When they never come to rest.
+    pub fn run(&mut self) {
+        for _ in 0..100_000 {
+            let mut moved = self.report_events();
+            for (worker, woken) in self.workers.iter_mut().zip(&self.woken) {
+                moved |= woken.swap(false, Ordering::SeqCst);
+                moved |= worker.turn(self.now);
+            }
+            // Mail for a worker that had its turn before the sender.
+            moved |= self.woken.iter().any(|woken| woken.load(Ordering::SeqCst));
+            if !moved {
+                return;
+            }
+        }
+        panic!("the workers never come to rest");
+    }
+
+    fn report_events(&mut self) -> bool {
+        let mut any = false;
+        self.pipes.retain(|pipe| !(pipe.lock().broker_closed && Arc::strong_count(pipe) == 1));
+        for pipe in &self.pipes {
+            let mut pipe = pipe.lock();
+            let Some((worker, id)) = pipe.owner.filter(|_| !pipe.broker_closed) else { continue };
+            let (has_bytes, hung_up) = (!pipe.to_broker.is_empty(), pipe.client_closed);
+            let has_room = pipe.write_refused && pipe.room > 0;
+            if has_room {
+                pipe.write_refused = false;
+            }
+            drop(pipe);
+            if has_bytes || hung_up {
+                self.workers[worker].on_readable(id, hung_up);
+            }
+            if has_room {
+                self.workers[worker].on_writable(id);
+            }
+            any |= has_room;
+        }
+        any
+    }
+
+    /// Moves the clock, stopping at every deadline on the way.
+    pub fn advance_ms(&mut self, millis: u64) {
+        let target = self.now.plus_millis(millis);
+        self.run();
+        loop {
+            let next = self.workers.iter().map(Worker::next_deadline).min();
+            match next.filter(|next| *next <= target) {
+                Some(next) => self.now = self.now.max(next),
+                None => break,
+            }
+            self.run();
+        }
+        self.now = target;
+        self.run();
+    }
+
+    /// Moves the clock by seconds.
+    pub fn advance_s(&mut self, seconds: u64) {
+        self.advance_ms(seconds * 1000);
+    }
+
+    /// What the broker has counted.
+    #[must_use]
+    pub fn stats(&self) -> StatsTotal {
+        StatsTotal::of(&self.shared.stats)
+    }
+
+    /// Messages that anybody holds, over all workers.
+    #[must_use]
+    pub fn messages_held(&self) -> usize {
+        self.workers.iter().map(|worker| worker.pool_stats().live).sum()
+    }
+
+    /// Messages whose slot had to be made anew, over all workers.
+    #[must_use]
+    pub fn pool_growth(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.pool_stats().grown).sum()
+    }
+
+    /// Connections the broker counts.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.total()
+    }
+
+    /// Begins the graceful end on every worker.
+    pub fn begin_shutdown(&mut self) {
+        for worker in &mut self.workers {
+            worker.begin_shutdown();
+        }
+        self.run();
+    }
+
+    /// Whether every worker has come to its end.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.workers.iter().all(Worker::is_finished)
+    }
+}
