@@ -98,7 +98,10 @@ impl Broker {
     pub fn stop(mut self) -> io::Result<()> {
         for outbox in &mut self.to_workers {
             outbox.push(Mail::Shutdown, 0);
-            outbox.post();
+            while !outbox.post() {
+                // Its inbox is full, so it is at work.
+                std::thread::yield_now();
+            }
         }
         self.wait()
     }

@@ -68,8 +68,12 @@ impl<'a> Connect<'a> {
         };
         let client_id = reader.string()?;
         let will = flags.will.then(|| decode_will(&mut reader, &flags, version)).transpose()?;
-        let user_name = flags.user_name.then(|| reader.string()).transpose()?;
-        let password = flags.password.then(|| reader.binary()).transpose()?;
+        // 3.1 lets a flag stand without its field at the end of the packet.
+        let may_lack = version == Version::V3;
+        let has_user_name = flags.user_name && !(may_lack && reader.is_empty());
+        let user_name = has_user_name.then(|| reader.string()).transpose()?;
+        let has_password = flags.password && !(may_lack && reader.is_empty());
+        let password = has_password.then(|| reader.binary()).transpose()?;
         if !reader.is_empty() {
             return Err(PacketError::malformed("3.1.2-16", "bytes follow the last field"));
         }

@@ -56,6 +56,9 @@ pub enum Property<'a> {
     SharedSubscriptionAvailable(bool),
 }
 
+const USER_PROPERTY: u8 = 0x26;
+const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;
+
 /// Bits of the places a property is allowed in. Table 2-4 of the standard.
 fn allowed_places(identifier: u8) -> Option<u16> {
     use Place::{
@@ -108,13 +111,16 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, PacketError> {
 const ZERO: PacketError =
     PacketError::protocol("2.2.2.2", "a property that must not be zero is zero");
 
-/// Reads one property: its identifier and its value, in range.
-fn read<'a>(reader: &mut Reader<'a>) -> Result<(u8, Property<'a>), PacketError> {
+const UNKNOWN: PacketError = PacketError::malformed("2.2.2.2", "unknown property identifier");
+
+fn read_identifier(reader: &mut Reader<'_>) -> Result<u8, PacketError> {
+    u8::try_from(reader.varint()?).map_err(|_| UNKNOWN)
+}
+
+/// Reads the value of a property, in its range.
+fn read_value<'a>(identifier: u8, reader: &mut Reader<'a>) -> Result<Property<'a>, PacketError> {
     use Property as P;
-    let identifier = reader.varint()?;
-    let unknown = PacketError::malformed("2.2.2.2", "unknown property identifier");
-    let identifier = u8::try_from(identifier).map_err(|_| unknown)?;
-    let property = match identifier {
+    Ok(match identifier {
         0x01 => P::PayloadFormatIndicator(flag(reader)?),
         0x02 => P::MessageExpiryInterval(reader.u32()?),
         0x03 => P::ContentType(reader.string()?),
@@ -142,9 +148,8 @@ fn read<'a>(reader: &mut Reader<'a>) -> Result<(u8, Property<'a>), PacketError> 
         0x28 => P::WildcardSubscriptionAvailable(flag(reader)?),
         0x29 => P::SubscriptionIdentifierAvailable(flag(reader)?),
         0x2a => P::SharedSubscriptionAvailable(flag(reader)?),
-        _ => return Err(unknown),
-    };
-    Ok((identifier, property))
+        _ => return Err(UNKNOWN),
+    })
 }
 
 fn non_zero<N: PartialEq + Default + Copy>(value: N) -> Result<N, PacketError> {
@@ -179,17 +184,18 @@ impl<'a> Properties<'a> {
         let mut rest = Reader::new(bytes);
         let mut seen = 0u64;
         while !rest.is_empty() {
-            let (identifier, property) = read(&mut rest)?;
-            let places = allowed_places(identifier).unwrap_or(0);
+            let identifier = read_identifier(&mut rest)?;
+            let places = allowed_places(identifier).ok_or(UNKNOWN)?;
             if places & (1 << place as u8) == 0 {
                 return Err(PacketError::malformed(
                     "2.2.2.2",
                     "a property stands in a packet that does not have it",
                 ));
             }
-            let may_repeat = match property {
-                Property::UserProperty(..) => true,
-                Property::SubscriptionIdentifier(_) => place == Place::Publish,
+            read_value(identifier, &mut rest)?;
+            let may_repeat = match identifier {
+                USER_PROPERTY => true,
+                SUBSCRIPTION_IDENTIFIER => place == Place::Publish,
                 _ => false,
             };
             if seen & (1 << identifier) != 0 && !may_repeat {
@@ -219,7 +225,8 @@ impl<'a> Properties<'a> {
         let mut reader = Reader::new(self.bytes);
         std::iter::from_fn(move || {
             let before = reader.rest();
-            let (_, property) = read(&mut reader).ok()?;
+            let identifier = read_identifier(&mut reader).ok()?;
+            let property = read_value(identifier, &mut reader).ok()?;
             Some((property, &before[..before.len() - reader.rest().len()]))
         })
     }

@@ -105,6 +105,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Bytes it counts against a limit: those of the message, and of its identifiers.
+    #[inline]
+    #[must_use]
+    pub fn len(&self, pool: &MessagePool) -> usize {
+        pool.get(&self.message).len() + pool.identifier_bytes(&self.identifiers)
+    }
+
     /// Gives everything back to the pool.
     #[inline]
     pub fn release(self, pool: &mut MessagePool) {
@@ -163,7 +170,12 @@ impl DeliveryQueue {
         pool: &mut MessagePool,
         mut dropped: impl FnMut(DropReason),
     ) {
-        let len = pool.get(&entry.message).len();
+        let len = entry.len(pool);
+        if len > limits.bytes_max && !self.entries.is_empty() {
+            // Emptying the queue would not make room for it either. An empty one takes it.
+            entry.release(pool);
+            return dropped(DropReason::QueueFullNewest);
+        }
         while !self.has_room(len, limits) {
             match limits.policy {
                 OverflowPolicy::DropOldest if !self.entries.is_empty() => {
@@ -188,7 +200,8 @@ impl DeliveryQueue {
 
     #[inline]
     fn has_room(&self, len: usize, limits: &QueueLimits) -> bool {
-        self.entries.len() < limits.messages_max && self.bytes + len <= limits.bytes_max
+        self.entries.is_empty()
+            || self.entries.len() < limits.messages_max && self.bytes + len <= limits.bytes_max
     }
 
     /// The next one, left in the queue.
@@ -202,7 +215,7 @@ impl DeliveryQueue {
     #[inline]
     pub fn pop(&mut self, pool: &MessagePool) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
-        self.bytes -= pool.get(&entry.message).len();
+        self.bytes -= entry.len(pool);
         Some(entry)
     }
 
@@ -218,7 +231,7 @@ impl DeliveryQueue {
             if wanted(&entry) {
                 taken.push(entry);
             } else {
-                self.bytes += pool.get(&entry.message).len();
+                self.bytes += entry.len(pool);
                 self.entries.push_back(entry);
             }
         }

@@ -146,12 +146,6 @@ impl<T> Outbox<T> {
         (self.to.shared.wake)();
     }
 
-    /// Whether something is waiting to be posted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Posts the batch. `false` when the inbox has no room and the batch waits for the next turn.
     pub fn post(&mut self) -> bool {
         if self.items.is_empty() {

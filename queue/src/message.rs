@@ -3,6 +3,7 @@
 use dunlin_packets::{Properties, Property, QoS};
 
 use crate::Time;
+use crate::pool::SMALL_BUFFER;
 
 /// What a message is made from.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +143,15 @@ impl Message {
 
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
+    }
+
+    /// Lets a buffer go that is far too large for what comes next: a small message that is kept
+    /// for long would hold on to it, and no limit would see that.
+    #[inline]
+    pub(crate) fn keep_capacity_for(&mut self, len: usize) {
+        if self.bytes.capacity() > SMALL_BUFFER.max(4 * len) {
+            self.bytes = Vec::new();
+        }
     }
 
     pub(crate) fn clear(&mut self) {

@@ -13,6 +13,11 @@ use slab::Slab;
 
 use crate::{Message, MessageFields, Time};
 
+/// Largest buffer a free slot keeps.
+const SPARE_BUFFER_MAX: usize = 128 << 10;
+/// A buffer of up to this size is not too large for any message.
+pub(crate) const SMALL_BUFFER: usize = 4 << 10;
+
 /// A share of a message in a [`MessagePool`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a share has to be released"]
@@ -100,8 +105,9 @@ impl MessagePool {
     #[inline]
     pub fn insert(&mut self, fields: &MessageFields<'_>, now: Time) -> MessageRef {
         let index = self.free_slot();
-        let slot = &mut self.slots[index as usize];
-        slot.message.fill(fields, now);
+        let message = &mut self.slots[index as usize].message;
+        message.keep_capacity_for(fields.topic.len() + fields.payload.len());
+        message.fill(fields, now);
         self.count_in(index)
     }
 
@@ -118,13 +124,15 @@ impl MessagePool {
         let index = self.free_slot();
         let mut copy = std::mem::take(&mut self.slots[index as usize].message);
         self.free.push(index);
-        copy.copy_from(&self.slots[message.0 as usize].message);
+        let original = &self.slots[message.0 as usize].message;
+        copy.keep_capacity_for(original.len());
+        copy.copy_from(original);
         copy
     }
 
     /// Takes a spare buffer that has come home.
     pub fn take_back(&mut self, mut spare: Message) {
-        if spare.capacity() == 0 || self.spare_bytes + spare.capacity() > self.spare_bytes_max {
+        if spare.capacity() == 0 || !self.may_keep(spare.capacity()) {
             return;
         }
         spare.clear();
@@ -169,11 +177,17 @@ impl MessagePool {
         self.stats.live -= 1;
         self.stats.live_bytes -= message.len();
         message.clear();
-        if self.spare_bytes + message.capacity() > self.spare_bytes_max {
-            *message = Message::default();
+        let capacity = message.capacity();
+        if self.may_keep(capacity) {
+            self.spare_bytes += capacity;
+        } else {
+            self.slots[index as usize].message = Message::default();
         }
-        self.spare_bytes += message.capacity();
         self.free.push(index);
+    }
+
+    fn may_keep(&self, capacity: usize) -> bool {
+        capacity <= SPARE_BUFFER_MAX && self.spare_bytes + capacity <= self.spare_bytes_max
     }
 
     /// A free slot, off the free list, with whatever buffer it has.
@@ -222,6 +236,15 @@ impl MessagePool {
                 one
             }
         }
+    }
+
+    /// Bytes that a set of identifiers takes; what is not a set takes none beside its entry.
+    #[inline]
+    pub(crate) fn identifier_bytes(&self, identifiers: &Identifiers) -> usize {
+        if identifiers.0 & Identifiers::SET == 0 {
+            return 0;
+        }
+        4 * self.sets[(identifiers.0 & !Identifiers::SET) as usize].len()
     }
 
     /// Forgets a set of identifiers.
@@ -281,6 +304,16 @@ mod tests {
             pool.spare_bytes,
             pool.slots.iter().map(|slot| slot.message.capacity()).sum::<usize>()
         );
+    }
+
+    #[test]
+    fn a_small_message_does_not_keep_the_buffer_of_a_large_one() {
+        let mut pool = MessagePool::new(1 << 20);
+        let large = pool.insert(&fields(&[0; 100_000]), Time::default());
+        pool.release(large);
+        let small = pool.insert(&fields(b"small"), Time::default());
+        assert!(pool.get(&small).capacity() <= SMALL_BUFFER);
+        pool.release(small);
     }
 
     #[test]

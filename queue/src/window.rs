@@ -95,15 +95,20 @@ impl Window {
         None
     }
 
+    /// Takes back the identifier that [`Self::next_id`] gave last: nothing was sent under it.
+    pub fn return_id(&mut self, id: PacketId) {
+        self.last_id = id.get() - 1;
+    }
+
     /// Puts a delivery in flight that is being sent under `packet_id`, which
     /// [`Self::next_id`] gave.
     #[inline]
     pub fn push(&mut self, packet_id: PacketId, entry: Entry, pool: &MessagePool) {
         if let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) {
             let from_front = |id: PacketId| id.get().wrapping_sub(front.packet_id.get());
-            self.unordered |= from_front(packet_id) < from_front(back.packet_id);
+            self.unordered |= from_front(packet_id) <= from_front(back.packet_id);
         }
-        self.bytes += pool.get(&entry.message).len();
+        self.bytes += entry.len(pool);
         self.counted += 1;
         let stage = Stage::Publish(entry);
         self.slots.push_back(InFlight { packet_id, stage, sent: true, counted: true });
@@ -152,7 +157,7 @@ impl Window {
 
     fn take_entry(&mut self, stage: Stage, pool: &MessagePool) -> Option<Entry> {
         let Stage::Publish(entry) = stage else { return None };
-        self.bytes -= pool.get(&entry.message).len();
+        self.bytes -= entry.len(pool);
         Some(entry)
     }
 
@@ -186,19 +191,22 @@ impl Window {
         self.resend_at = 0;
     }
 
-    /// The first delivery that has not been sent on this connection, and where it stands.
+    /// The first delivery that has not been sent on this connection, and where it stands; with
+    /// `releases_only`, the first that is as far as PUBREL.
     #[must_use]
-    pub fn next_unsent(&self) -> Option<(usize, &InFlight)> {
+    pub fn next_unsent(&self, releases_only: bool) -> Option<(usize, &InFlight)> {
         let rest = self.slots.range(self.resend_at.min(self.slots.len())..).enumerate();
         let mut rest = rest.map(|(behind, slot)| (self.resend_at + behind, slot));
-        rest.find(|(_, slot)| !slot.sent)
+        rest.find(|(_, slot)| !slot.sent && (!releases_only || slot.stage == Stage::Release))
     }
 
     /// The delivery [`Self::next_unsent`] found has been sent.
     pub fn mark_sent(&mut self, at: usize) {
-        self.resend_at = at + 1;
         let slot = &mut self.slots[at];
         slot.sent = true;
+        if at == self.resend_at {
+            self.resend_at += 1;
+        }
         if !slot.counted {
             slot.counted = true;
             self.counted += 1;
@@ -217,6 +225,20 @@ impl Window {
             Stage::Publish(entry) => Some(entry),
             Stage::Release | Stage::Done => None,
         })
+    }
+
+    /// Ends the deliveries that `wanted` says and that the client has not got for certain, and takes
+    /// their entries.
+    pub fn extract(
+        &mut self,
+        pool: &MessagePool,
+        mut wanted: impl FnMut(&Entry) -> bool,
+    ) -> Vec<Entry> {
+        let mut is_wanted =
+            |slot: &InFlight| matches!(&slot.stage, Stage::Publish(entry) if wanted(entry));
+        let slots = self.slots.iter().filter(|slot| is_wanted(slot));
+        let ids: Vec<PacketId> = slots.map(|slot| slot.packet_id).collect();
+        ids.into_iter().filter_map(|id| self.finish(id, pool).flatten()).collect()
     }
 
     /// Gives memory back that an earlier burst needed.
@@ -295,7 +317,7 @@ mod tests {
         finish(&mut window, &mut pool, ids[2]);
         window.restart();
         let mut resent = Vec::new();
-        while let Some((at, slot)) = window.next_unsent() {
+        while let Some((at, slot)) = window.next_unsent(false) {
             resent.push(slot.packet_id);
             window.mark_sent(at);
         }

@@ -9,8 +9,11 @@ use crate::subscriptions::Match;
 
 /// How many topics are remembered.
 const TOPICS_MAX: usize = 4096;
-/// How many copied matches one topic may hold before it is not worth remembering.
-const COPIED_MAX: usize = 65_536;
+/// Longest topic that is remembered, in bytes.
+const TOPIC_BYTES_MAX: usize = 1024;
+/// Merged matches that all entries may hold together, at 12 bytes each. What is above is merged
+/// again for each message.
+const MERGED_MAX: usize = 1 << 20;
 
 /// Where a topic's matches are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(crate) enum Source {
     One(FilterId),
     /// Several do: their lists were merged into the entry's own.
     Merged,
+    /// Several do, and the merged list is not remembered.
+    TooMany,
 }
 
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub(crate) struct MatchCache {
     table: HashTable<u32>,
     routes: Vec<CachedRoute>,
     oldest: usize,
+    /// Matches in all `merged` lists.
+    merged: usize,
     hasher: RandomState,
 }
 
@@ -63,8 +70,12 @@ impl MatchCache {
         &mut self.routes[index]
     }
 
-    /// Makes an entry for `topic`, which has none. Its stamps say nothing yet.
-    pub(crate) fn insert(&mut self, topic: &str) -> usize {
+    /// Makes an entry for `topic`, which has none. Its stamps say nothing yet. `None` when the topic
+    /// is too long to be remembered.
+    pub(crate) fn insert(&mut self, topic: &str) -> Option<usize> {
+        if topic.len() > TOPIC_BYTES_MAX {
+            return None;
+        }
         let index = if self.routes.len() < TOPICS_MAX {
             self.routes.push(CachedRoute {
                 topic: String::new(),
@@ -88,15 +99,25 @@ impl MatchCache {
         route.topic.clear();
         route.topic.push_str(topic);
         route.slots = TopicSlots::of(topic);
-        if route.topic.capacity() > 1024 {
-            route.topic.shrink_to_fit();
-        }
-        if route.merged.capacity() > COPIED_MAX {
-            route.merged = Vec::new();
-        }
         let hash_of = |&index: &u32| hasher.hash_one(routes[index as usize].topic.as_bytes());
         table.insert_unique(hash, index as u32, hash_of);
-        index
+        Some(index)
+    }
+
+    /// Keeps a merged list with an entry. `false` when there is no room for it.
+    pub(crate) fn keep_merged(&mut self, index: usize, merged: &[Match]) -> bool {
+        let route = &mut self.routes[index];
+        self.merged -= route.merged.len();
+        route.merged.clear();
+        let fits = self.merged + merged.len() <= MERGED_MAX;
+        if fits {
+            self.merged += merged.len();
+            route.merged.extend_from_slice(merged);
+        }
+        if route.merged.capacity() > 4 * route.merged.len() {
+            route.merged.shrink_to_fit();
+        }
+        fits
     }
 
     fn forget(&mut self, index: usize) {

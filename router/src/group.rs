@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use ahash::RandomState;
-use slab::Slab;
 
 use crate::subscriptions::Subscription;
 
-/// A share group of this worker, valid until its last member has left.
+/// A share group of this worker. A number is not given again before [`GroupId::COUNT`] others have
+/// been, so that what is on its way for a group that has ended reaches nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u32);
+
+impl GroupId {
+    /// Numbers are from 1 to this.
+    pub const COUNT: u32 = (1 << 26) - 1;
+}
 
 /// How a group picks the member for the next message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +55,8 @@ struct Group<K> {
 /// All groups that have their home on this worker.
 #[derive(Debug)]
 pub struct ShareGroups<K> {
-    groups: Slab<Group<K>>,
+    groups: HashMap<GroupId, Group<K>, RandomState>,
+    last_id: u32,
     by_name: HashMap<Box<str>, GroupId, RandomState>,
     strategy: Strategy,
     hasher: RandomState,
@@ -63,7 +69,8 @@ impl<K: Copy + Eq + Hash> ShareGroups<K> {
     #[must_use]
     pub fn new(strategy: Strategy, seed: u64) -> Self {
         Self {
-            groups: Slab::new(),
+            groups: HashMap::default(),
+            last_id: 0,
             by_name: HashMap::default(),
             strategy,
             hasher: RandomState::default(),
@@ -77,10 +84,10 @@ impl<K: Copy + Eq + Hash> ShareGroups<K> {
         self.by_name.get(name).copied()
     }
 
-    /// The full name of a group.
+    /// The full name of a group; empty when it has ended.
     #[must_use]
     pub fn name(&self, group: GroupId) -> &str {
-        &self.groups[group.0 as usize].name
+        self.groups.get(&group).map_or("", |group| &group.name)
     }
 
     /// Adds a member, or replaces what it asked for; online or not. Makes the group if need be.
@@ -95,32 +102,45 @@ impl<K: Copy + Eq + Hash> ShareGroups<K> {
                     next: 0,
                     sticky: None,
                 };
-                let id = GroupId(self.groups.insert(group) as u32);
+                let id = self.next_id();
+                self.groups.insert(id, group);
                 self.by_name.insert(name.into(), id);
                 id
             }
         };
-        let group = &mut self.groups[id.0 as usize];
-        group.remove(member.key);
-        group.insert(member, online);
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.remove(member.key);
+            group.insert(member, online);
+        }
         id
+    }
+
+    fn next_id(&mut self) -> GroupId {
+        loop {
+            self.last_id = self.last_id % GroupId::COUNT + 1;
+            let id = GroupId(self.last_id);
+            if !self.groups.contains_key(&id) {
+                return id;
+            }
+        }
     }
 
     /// Takes a member out. `true` when the group has gone with it.
     pub fn leave(&mut self, group: GroupId, key: K) -> bool {
-        let Some(entry) = self.groups.get_mut(group.0 as usize) else { return false };
+        let Some(entry) = self.groups.get_mut(&group) else { return false };
         entry.remove(key);
         if !entry.members.is_empty() {
             return false;
         }
-        let gone = self.groups.remove(group.0 as usize);
-        self.by_name.remove(&gone.name);
+        if let Some(gone) = self.groups.remove(&group) {
+            self.by_name.remove(&gone.name);
+        }
         true
     }
 
     /// A member came online or went offline.
     pub fn set_online(&mut self, group: GroupId, key: K, online: bool) {
-        let Some(group) = self.groups.get_mut(group.0 as usize) else { return };
+        let Some(group) = self.groups.get_mut(&group) else { return };
         if let Some(member) = group.remove(key) {
             group.insert(member, online);
         }
@@ -137,7 +157,7 @@ impl<K: Copy + Eq + Hash> ShareGroups<K> {
         except: Option<K>,
     ) -> Option<Member<K>> {
         let draw = self.draw(topic, publisher);
-        let group = self.groups.get_mut(group.0 as usize)?;
+        let group = self.groups.get_mut(&group)?;
         let online = &group.members[..group.online];
         let others_online = online.iter().any(|member| Some(member.key) != except);
         let count = if others_online { group.online } else { group.members.len() };
@@ -269,5 +289,8 @@ mod tests {
         assert!(!groups.leave(id, 1));
         assert!(groups.leave(id, 2));
         assert_eq!(groups.find("$share/g/t"), None);
+        let member = Member { key: 3, subscription: Subscription::default() };
+        assert_ne!(groups.join("$share/other/t", member, true), id, "numbers are not reused");
+        assert_eq!(groups.pick(id, "t", 7, None), None);
     }
 }

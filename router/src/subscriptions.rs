@@ -238,6 +238,8 @@ pub struct Subscriptions {
     scratch: MatchScratch,
     /// Filters that matched the topic being resolved.
     found: Vec<FilterId>,
+    /// Their subscribers, where there are several filters.
+    merged: Vec<Match>,
     len: usize,
 }
 
@@ -321,54 +323,72 @@ impl Subscriptions {
     pub fn route(&mut self, topic: &str, remote: &mut impl Remote) -> Route<'_> {
         let index = match self.cache.find(topic) {
             Some(index) if self.is_current(index, remote) => index,
-            Some(index) => self.resolve(index, topic, remote),
-            None => {
-                let index = self.cache.insert(topic);
-                self.resolve(index, topic, remote)
-            }
+            Some(index) => self.renew(index, topic, remote),
+            None => match self.cache.insert(topic) {
+                Some(index) => self.renew(index, topic, remote),
+                None => {
+                    let source = self.resolve(topic);
+                    return self.as_route(source, &[], remote.workers(topic));
+                }
+            },
         };
         let cached = self.cache.route(index);
-        let matches = match cached.source {
+        self.as_route(cached.source, &cached.merged, cached.remote_workers)
+    }
+
+    #[inline]
+    fn as_route<'a>(&'a self, source: Source, merged: &'a [Match], workers: u64) -> Route<'a> {
+        let matches = match source {
             Source::Nobody => &[],
             Source::One(id) => self.filters.value(id).as_slice(),
-            Source::Merged => &cached.merged,
+            Source::Merged => merged,
+            Source::TooMany => &self.merged,
         };
-        Route {
-            matches,
-            may_overlap: cached.source == Source::Merged,
-            workers: cached.remote_workers,
-        }
+        let may_overlap = matches!(source, Source::Merged | Source::TooMany);
+        Route { matches, may_overlap, workers }
     }
 
     #[inline]
     fn is_current(&self, index: usize, remote: &impl Remote) -> bool {
         let cached = self.cache.route(index);
-        cached.local_stamp == self.epochs.stamp(&cached.slots)
+        cached.source != Source::TooMany
+            && cached.local_stamp == self.epochs.stamp(&cached.slots)
             && cached.remote_stamp == remote.stamp(&cached.slots)
     }
 
-    fn resolve(&mut self, index: usize, topic: &str, remote: &mut impl Remote) -> usize {
-        self.found.clear();
-        let found = &mut self.found;
-        self.filters.matches(topic, &mut self.scratch, |id, _| found.push(id));
+    /// Looks the topic up anew for its entry in the cache.
+    fn renew(&mut self, index: usize, topic: &str, remote: &mut impl Remote) -> usize {
+        let mut source = self.resolve(topic);
+        let merged = if source == Source::TooMany { &self.merged[..] } else { &[] };
+        if self.cache.keep_merged(index, merged) && source == Source::TooMany {
+            source = Source::Merged;
+        }
         let cached = self.cache.route_mut(index);
         cached.local_stamp = self.epochs.stamp(&cached.slots);
         // The stamp is taken before the look-up: a change in between only costs another one.
         cached.remote_stamp = remote.stamp(&cached.slots);
         cached.remote_workers = remote.workers(topic);
-        cached.merged.clear();
-        cached.source = match self.found[..] {
+        cached.source = source;
+        index
+    }
+
+    /// Looks a topic up. Where several filters match, their subscribers are in `merged` afterwards.
+    fn resolve(&mut self, topic: &str) -> Source {
+        self.found.clear();
+        let found = &mut self.found;
+        self.filters.matches(topic, &mut self.scratch, |id, _| found.push(id));
+        match self.found[..] {
             [] => Source::Nobody,
             [only] => Source::One(only),
             _ => {
+                self.merged.clear();
                 for &id in &self.found {
-                    cached.merged.extend_from_slice(self.filters.value(id).as_slice());
+                    self.merged.extend_from_slice(self.filters.value(id).as_slice());
                 }
-                cached.merged.sort_by_key(|entry| entry.target);
-                Source::Merged
+                self.merged.sort_by_key(|entry| entry.target);
+                Source::TooMany
             }
-        };
-        index
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Session {
             Packet::Subscribe(subscribe) => Ok(Action::Subscribe(*subscribe)),
             Packet::Unsubscribe(unsubscribe) => Ok(Action::Unsubscribe(*unsubscribe)),
             Packet::PingReq => {
-                self.send(&Packet::PingResp, out);
+                let _ = self.send(&Packet::PingResp, out);
                 Ok(Action::None)
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(disconnect, cx.limits),
@@ -95,14 +95,16 @@ impl Session {
     ) -> Result<Action<'static>, PacketError> {
         check_publish(publish, cx.limits)?;
         let State::Online(link) = &mut self.state else { panic!("a packet without a connection") };
+        // Before 5.0 there is no receive maximum.
+        let has_maximum = link.version.has_properties();
         let topic = resolve_topic(publish, link, cx.limits)?;
         if let Some(id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) {
             if self.received.contains(id) {
                 let pubrec = Ack::new(AckKind::PubRec, id);
-                self.send(&Packet::Ack(pubrec), out);
+                let _ = self.send(&Packet::Ack(pubrec), out);
                 return Ok(Action::None);
             }
-            if self.received.len() >= usize::from(cx.limits.receive_maximum) {
+            if has_maximum && self.received.fresh() >= usize::from(cx.limits.receive_maximum) {
                 return Err(PacketError::new(
                     ReasonCode::ReceiveMaximumExceeded,
                     "3.3.4-7",
@@ -162,8 +164,10 @@ impl Session {
         if let Some(entry) = entry {
             entry.release(cx.pool);
         }
+        // PUBCOMP 0x92 comes for a message that was delivered.
+        let is_refusal = ack.code.is_error() && ack.kind != AckKind::PubComp;
         let refused = Refused { reason: DropReason::RefusedByClient, code: ack.code };
-        Ok(Action::Acknowledged(ack.code.is_error().then_some(refused)))
+        Ok(Action::Acknowledged(is_refusal.then_some(refused)))
     }
 
     /// PUBREC: the message is the client's; from here on only PUBREL is sent \[MQTT-4.3.3-4\].
@@ -179,7 +183,7 @@ impl Session {
     /// The next step of a QoS 2 handshake, with 0x92 when we know nothing of it.
     fn answer(&self, kind: AckKind, id: PacketId, known: bool, out: &mut Vec<u8>) {
         let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
+        let _ = self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
     }
 
     fn on_disconnect(
@@ -189,7 +193,7 @@ impl Session {
     ) -> Result<Action<'static>, PacketError> {
         for property in disconnect.properties.iter() {
             match property {
-                Property::SessionExpiryInterval(seconds) if self.expiry_s == 0 && seconds > 0 => {
+                Property::SessionExpiryInterval(seconds) if self.wants_no_expiry && seconds > 0 => {
                     return Err(PacketError::protocol(
                         "3.14.2.2.2",
                         "a session expiry for a session that was to end with its connection",

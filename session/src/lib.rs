@@ -37,7 +37,7 @@ mod will;
 pub use grant::grant;
 pub use inbound::{Action, Refused};
 pub use limits::Limits;
-pub use offer::{Offer, Refusal};
+pub use offer::{Offer, Refusal, SYS_PREFIX};
 pub use outbound::Polled;
 pub use session::{Context, Departure, Due, Session};
 pub use will::Will;

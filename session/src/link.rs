@@ -37,14 +37,15 @@ impl Link {
         }
     }
 
-    /// Appends a packet, unless it is larger than the client takes: then it counts as sent
-    /// \[MQTT-3.1.2-24\] \[MQTT-3.1.2-25\].
-    pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+    /// Appends a packet, unless it is larger than the client takes \[MQTT-3.1.2-24\].
+    pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         packet.encode(self.version, out);
-        if out.len() - before > self.packet_bytes_max as usize {
+        let fits = out.len() - before <= self.packet_bytes_max as usize;
+        if !fits {
             out.truncate(before);
         }
+        fits
     }
 
     /// When the client counts as gone: one and a half keep alives of silence \[MQTT-3.1.2-22\].

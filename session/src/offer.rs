@@ -34,28 +34,24 @@ impl Refusal {
             properties.push(Property::ReasonString(self.detail));
         }
         let (code, properties) = (self.code, properties.as_properties());
-        let connack = ConnAck { session_present: false, code, properties };
-        encode_within(connack, self.version, self.packet_bytes_max, out);
+        let mut connack = ConnAck { session_present: false, code, properties };
+        let before = out.len();
+        connack.encode(self.version, out);
+        // Without its reason if the client has no room for it [MQTT-3.2.2-19], and not at all if it
+        // has none for the rest either [MQTT-3.1.2-24].
+        if out.len() - before > self.packet_bytes_max as usize {
+            out.truncate(before);
+            connack.properties = Properties::default();
+            connack.encode(self.version, out);
+        }
+        if out.len() - before > self.packet_bytes_max as usize {
+            out.truncate(before);
+        }
     }
 }
 
 /// A CONNACK of 5.0 without properties.
 const BARE_CONNACK_BYTES: u32 = 5;
-
-/// Appends a CONNACK; without its properties if the client has no room for them, and not at all if
-/// it has none for the rest either \[MQTT-3.1.2-24\] \[MQTT-3.2.2-19\].
-fn encode_within(mut connack: ConnAck<'_>, version: Version, bytes_max: u32, out: &mut Vec<u8>) {
-    let before = out.len();
-    connack.encode(version, out);
-    if out.len() - before > bytes_max as usize {
-        out.truncate(before);
-        connack.properties = Properties::default();
-        connack.encode(version, out);
-    }
-    if out.len() - before > bytes_max as usize {
-        out.truncate(before);
-    }
-}
 
 /// What a client asked for and gets, if its session's worker accepts it. Owned, so that it can be
 /// mailed there.
@@ -75,6 +71,8 @@ pub struct Offer {
     pub keep_alive_s: u16,
     pub(crate) keep_alive_imposed: bool,
     pub(crate) expiry_s: u32,
+    /// The client asked for a session that ends with the connection.
+    pub(crate) wants_no_expiry: bool,
     pub(crate) expiry_shortened: bool,
     pub(crate) receive_maximum: u16,
     pub(crate) packet_bytes_max: u32,
@@ -98,13 +96,10 @@ impl Offer {
             Property::MaximumPacketSize(bytes) => Some(bytes),
             _ => None,
         });
-        let packet_bytes_max = packet_bytes_max.unwrap_or(VARINT_MAX + 5);
+        let packet_bytes_max = packet_bytes_max.unwrap_or(u32::MAX).min(VARINT_MAX + 5);
         let version = connect.version;
         let refuse = |code, detail| Refusal { version, code, detail, packet_bytes_max };
         check_version(connect, limits, &refuse)?;
-        if packet_bytes_max < BARE_CONNACK_BYTES {
-            return Err(refuse(ReasonCode::PacketTooLarge, "no CONNACK is as small as that"));
-        }
         check_will(connect, limits, &refuse)?;
         let assigned = connect.client_id.is_empty();
         if assigned {
@@ -120,6 +115,7 @@ impl Offer {
             keep_alive_s: connect.keep_alive_s,
             keep_alive_imposed: false,
             expiry_s: expiry_before_5(connect),
+            wants_no_expiry: false,
             expiry_shortened: false,
             receive_maximum: u16::MAX,
             packet_bytes_max,
@@ -129,6 +125,12 @@ impl Offer {
         };
         offer.read_properties(connect.properties, &refuse)?;
         offer.apply_limits(limits);
+        // What the CONNACK says must be known, so a client without room for it cannot be served.
+        let mut connack = Vec::new();
+        offer.encode_accept(true, limits, &mut connack);
+        if connack.len() > packet_bytes_max as usize {
+            return Err(refuse(ReasonCode::PacketTooLarge, "the CONNACK is larger than that"));
+        }
         Ok(offer)
     }
 
@@ -168,6 +170,7 @@ impl Offer {
     }
 
     fn apply_limits(&mut self, limits: &Limits) {
+        self.wants_no_expiry = self.expiry_s == 0;
         if self.expiry_s > limits.session_expiry_max_s {
             self.expiry_s = limits.session_expiry_max_s;
             self.expiry_shortened = true;
@@ -192,7 +195,7 @@ impl Offer {
             code: ReasonCode::Success,
             properties: properties.as_properties(),
         };
-        encode_within(connack, self.version, self.packet_bytes_max, out);
+        connack.encode(self.version, out);
     }
 
     /// What the client cannot know otherwise: everything that differs from the default.
@@ -257,6 +260,9 @@ fn check_version(
     Err(refuse(ReasonCode::UnsupportedProtocolVersion, "this broker does not accept the version"))
 }
 
+/// Topics that only the broker publishes to.
+pub const SYS_PREFIX: &str = "$SYS/";
+
 fn check_will(
     connect: &Connect<'_>,
     limits: &Limits,
@@ -268,6 +274,9 @@ fn check_will(
     }
     if will.retain && !limits.retain_available {
         return Err(refuse(ReasonCode::RetainNotSupported, "retained messages are switched off"));
+    }
+    if will.topic.starts_with(SYS_PREFIX) {
+        return Err(refuse(ReasonCode::NotAuthorized, "the will's topic is the broker's own"));
     }
     if will.payload.len() > limits.payload_bytes_max as usize {
         return Err(refuse(ReasonCode::PacketTooLarge, "the will's payload is too large"));

@@ -48,15 +48,20 @@ impl Session {
     #[cold]
     fn poll_resend(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<Polled> {
         let State::Online(link) = &mut self.state else { return None };
-        let Some((at, slot)) = self.window.next_unsent() else {
+        let is_full = self.window.counted() >= usize::from(link.receive_maximum);
+        let Some((mut at, mut slot)) = self.window.next_unsent(false) else {
             link.resends = false;
             return None;
         };
+        if is_full && matches!(slot.stage, Stage::Publish(_)) {
+            // PUBREL does not wait for the quota [MQTT-4.9.0-3].
+            match self.window.next_unsent(true) {
+                Some(release) => (at, slot) = release,
+                None => return Some(Polled::Idle),
+            }
+        }
         let id = slot.packet_id;
         let copied = match &slot.stage {
-            Stage::Publish(_) if self.window.counted() >= usize::from(link.receive_maximum) => {
-                return Some(Polled::Idle);
-            }
             Stage::Publish(entry) => encode(link, entry, Some(id), true, cx, out),
             Stage::Release | Stage::Done => {
                 link.send(&Packet::Ack(Ack::new(AckKind::PubRel, id)), out);
@@ -73,7 +78,13 @@ impl Session {
         }
         // This connection takes only smaller packets: counts as delivered [MQTT-3.1.2-25].
         match self.window.finish(id, cx.pool) {
-            Some(Some(entry)) => Some(Polled::Undeliverable(entry, DropReason::PacketTooLarge)),
+            Some(Some(mut entry)) => {
+                if entry.qos == QoS::ExactlyOnce {
+                    // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
+                    entry.group = 0;
+                }
+                Some(Polled::Undeliverable(entry, DropReason::PacketTooLarge))
+            }
             _ => Some(Polled::Idle),
         }
     }
@@ -97,6 +108,9 @@ impl Session {
             },
         };
         let Some(copied) = encode(link, entry, packet_id, false, cx, out) else {
+            if let Some(id) = packet_id {
+                self.window.return_id(id);
+            }
             return self.give_up(DropReason::PacketTooLarge, cx);
         };
         let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
@@ -161,9 +175,15 @@ fn encode(
         }
     }
     let payload = message.payload();
-    let fits = delivery.packet_len(link.version, payload.len()) <= link.packet_bytes_max as usize;
-    if !fits {
-        return None;
+    let fits = |delivery: &Delivery<'_>| {
+        delivery.packet_len(link.version, payload.len()) <= link.packet_bytes_max as usize
+    };
+    if !fits(&delivery) {
+        // An alias takes three bytes, which may be more than it saves.
+        (delivery.topic, delivery.topic_alias, alias) = (topic, None, Alias::None);
+        if !fits(&delivery) {
+            return None;
+        }
     }
     delivery.encode(link.version, payload.len(), out);
     if let Alias::Set(number) = alias {

@@ -6,32 +6,53 @@ use dunlin_packets::PacketId;
 /// \[MQTT-4.3.3-10\]. Part of the session's state, so it outlives the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Received {
-    ids: Vec<PacketId>,
+    /// By identifier; whether it came on the present connection.
+    ids: Vec<(PacketId, bool)>,
+    /// How many did.
+    fresh: usize,
 }
 
 impl Received {
-    pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+    /// Those that count against our receive maximum, which begins anew with each connection
+    /// \[MQTT-4.9.0-1\].
+    pub(crate) fn fresh(&self) -> usize {
+        self.fresh
     }
 
     pub(crate) fn contains(&self, id: PacketId) -> bool {
-        self.ids.binary_search(&id).is_ok()
+        self.position(id).is_ok()
     }
 
     pub(crate) fn insert(&mut self, id: PacketId) {
-        if let Err(at) = self.ids.binary_search(&id) {
-            self.ids.insert(at, id);
+        if let Err(at) = self.position(id) {
+            self.ids.insert(at, (id, true));
+            self.fresh += 1;
         }
     }
 
     /// PUBREL came. `false` if there was no such publication.
     pub(crate) fn remove(&mut self, id: PacketId) -> bool {
-        self.ids.binary_search(&id).map(|at| self.ids.remove(at)).is_ok()
+        let Ok(at) = self.position(id) else { return false };
+        let (_, is_fresh) = self.ids.remove(at);
+        self.fresh -= usize::from(is_fresh);
+        true
+    }
+
+    /// A new connection begins.
+    pub(crate) fn restart(&mut self) {
+        for (_, is_fresh) in &mut self.ids {
+            *is_fresh = false;
+        }
+        self.fresh = 0;
     }
 
     pub(crate) fn shrink(&mut self) {
         if self.ids.is_empty() {
             self.ids = Vec::new();
         }
+    }
+
+    fn position(&self, id: PacketId) -> Result<usize, usize> {
+        self.ids.binary_search_by_key(&id, |(id, _)| *id)
     }
 }

@@ -66,6 +66,8 @@ pub struct Session {
     pub(crate) received: Received,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) expiry_s: u32,
+    /// The client asked for no expiry at CONNECT, so it cannot ask for one at DISCONNECT.
+    pub(crate) wants_no_expiry: bool,
 }
 
 impl Session {
@@ -80,6 +82,7 @@ impl Session {
             received: Received::default(),
             will: None,
             expiry_s: 0,
+            wants_no_expiry: false,
         }
     }
 
@@ -134,6 +137,8 @@ impl Session {
         offer.encode_accept(resumed, cx.limits, out);
         self.will = offer.will.take();
         self.expiry_s = offer.expiry_s;
+        self.wants_no_expiry = offer.wants_no_expiry;
+        self.received.restart();
         self.window.restart();
         let resend = !self.window.is_empty();
         self.state = State::Online(Link::new(&offer, cx.limits, resend, cx.now));
@@ -156,6 +161,7 @@ impl Session {
             None => Time::NEVER,
         };
         self.state = State::Offline { expires_at, will_at };
+        self.shrink();
         let due = self.on_timer(now);
         Departure { will: due.will, ended: due.ended }
     }
@@ -247,13 +253,8 @@ impl Session {
     pub fn take_shared(&mut self, all: bool, pool: &mut MessagePool) -> Vec<Entry> {
         let mut taken = Vec::new();
         if all {
-            for entry in self.window.drain() {
-                if entry.group != 0 && entry.qos == QoS::AtLeastOnce {
-                    taken.push(entry);
-                } else {
-                    entry.release(pool);
-                }
-            }
+            let is_shared = |entry: &Entry| entry.group != 0 && entry.qos == QoS::AtLeastOnce;
+            taken = self.window.extract(pool, is_shared);
         }
         taken.extend(self.queue.extract(pool, |entry| entry.group != 0));
         taken
@@ -275,19 +276,23 @@ impl Session {
                 AckKind::PubRec
             }
         };
-        self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
+        let _ = self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
     }
 
-    /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\].
-    pub fn suback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+    /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\]. `false` when the client takes no
+    /// packet as large as that: it would wait for ever, so its connection has to end.
+    #[must_use]
+    pub fn suback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) -> bool {
         let properties = Properties::default();
-        self.send(&Packet::SubAck(SubAck { packet_id, properties, codes }), out);
+        self.send(&Packet::SubAck(SubAck { packet_id, properties, codes }), out)
     }
 
-    /// Appends an UNSUBACK with a code per filter \[MQTT-3.11.3-1\].
-    pub fn unsuback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+    /// Appends an UNSUBACK with a code per filter \[MQTT-3.11.3-1\]; `false` as for
+    /// [`Self::suback`].
+    #[must_use]
+    pub fn unsuback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) -> bool {
         let properties = Properties::default();
-        self.send(&Packet::UnsubAck(UnsubAck { packet_id, properties, codes }), out);
+        self.send(&Packet::UnsubAck(UnsubAck { packet_id, properties, codes }), out)
     }
 
     /// Appends the DISCONNECT that ends the connection, where the version has one.
@@ -299,19 +304,17 @@ impl Session {
         if !reason.is_empty() {
             properties.push(Property::ReasonString(reason));
         }
-        let before = out.len();
         let properties = properties.as_properties();
-        self.send(&Packet::Disconnect(Disconnect { code, properties }), out);
         // Too large with its reason string: without it, then [MQTT-3.14.2-3].
-        if out.len() == before {
+        if !self.send(&Packet::Disconnect(Disconnect { code, properties }), out) {
             let properties = Properties::default();
-            self.send(&Packet::Disconnect(Disconnect { code, properties }), out);
+            let _ = self.send(&Packet::Disconnect(Disconnect { code, properties }), out);
         }
     }
 
-    pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
-        if let Some(link) = self.link() {
-            link.send(packet, out);
-        }
+    /// `false` when the packet is larger than the client takes. An acknowledgement never is: its
+    /// client has taken a CONNACK.
+    pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
+        self.link().is_none_or(|link| link.send(packet, out))
     }
 }

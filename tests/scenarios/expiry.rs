@@ -30,7 +30,7 @@ fn mqtt5_3_3_2_6_the_interval_is_passed_on_less_the_time_waited() {
     let subscriber = Client::online(&mut sim, &Connecting::v5("s"));
     subscriber.send(&mut sim, Subscribing::to("t", 0).v5());
     assert_eq!(subscriber.take()[1..], ["PUBLISH t \"x\" retain [MessageExpiryInterval(70)]"]);
-    sim.advance_s(71);
+    sim.advance_s(75);
     subscriber.send(&mut sim, Subscribing::to("t", 0).v5());
     assert_eq!(subscriber.take(), ["SUBACK 1 [00]"]);
     assert_eq!(sim.messages_held(), 0, "the sweep has deleted it");

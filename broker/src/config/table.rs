@@ -159,6 +159,10 @@ pub(super) const TABLE: &[Spec] = &[
         &mut c.settings.subscriptions_max
     })
     .within(1..=COUNT_MAX),
+    option("limits.max_filter_bytes", "Bytes of the filters of one client's subscriptions.", |c| {
+        &mut c.settings.filter_bytes_max
+    })
+    .within(1..=BYTES_MAX),
     option("limits.connect_timeout_ms", "From accept to a complete CONNECT.", |c| {
         &mut c.settings.connect_timeout_ms
     })

@@ -44,10 +44,17 @@ impl Transport for TcpTransport {
 
     #[inline]
     fn write(&mut self, link: &mut TcpStream, head: &[u8], body: &[u8]) -> io::Result<usize> {
-        if body.is_empty() {
-            return link.write(head);
+        loop {
+            let written = if body.is_empty() {
+                link.write(head)
+            } else {
+                link.write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => return written,
+            }
         }
-        link.write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
     }
 
     fn shutdown(&mut self, link: &mut TcpStream) {

@@ -71,7 +71,7 @@ impl<T: Transport> Worker<T> {
         if let Some(session) = existing.filter(|_| offer.clean_start) {
             let will = self.sessions.get_mut(session).session.take_will();
             self.end_session(session);
-            self.publish_will(will, &offer.client_id);
+            self.publish_will(will, &offer.client_id, None);
             existing = None;
         }
         let resumed = existing.is_some();
@@ -104,6 +104,9 @@ impl<T: Transport> Worker<T> {
     /// Ends a connection with a DISCONNECT of ours, where the version has one.
     pub(super) fn disconnect(&mut self, id: ConnId, code: ReasonCode, reason: &'static str) {
         let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.phase == Phase::Closing {
+            return;
+        }
         if let Phase::Online(session) = conn.phase {
             let out = self.buffers.ready(&mut conn.control);
             self.sessions.get(session).session.disconnect(code, reason, out);
@@ -137,6 +140,10 @@ impl<T: Transport> Worker<T> {
             "the client disconnected with a reason code"
         };
         self.part(id, session, discard_will, reason);
+        if self.conns.get(id).is_some_and(super::conn::Conn::has_unsent) {
+            // It may still want the answers to what it sent before.
+            return self.close(id);
+        }
         self.forget_conn(id);
     }
 
@@ -168,7 +175,8 @@ impl<T: Transport> Worker<T> {
             self.redispatch_queued(session);
             self.arm_session(session);
         }
-        self.publish_will(will, &client_id);
+        let from = (!ended).then_some(session);
+        self.publish_will(will, &client_id, from);
         self.count_sessions();
     }
 
@@ -179,7 +187,8 @@ impl<T: Transport> Worker<T> {
         conn.pauses = 0;
         self.buffers.give_back(&mut conn.input);
         conn.has_timer = true;
-        self.timers.add(self.now.plus_millis(LINGER_MS), Timer::Conn(id));
+        conn.close_at = self.now.plus_millis(LINGER_MS);
+        self.timers.add(conn.close_at, Timer::Conn(id));
         self.mark_dirty(id);
         self.list_readable(id);
     }
@@ -205,20 +214,24 @@ impl<T: Transport> Worker<T> {
                 self.counters.refused += 1;
                 self.forget_conn(id);
             }
+            Phase::Closing if self.now < conn.close_at => {}
             Phase::Closing => self.forget_conn(id),
             Phase::Online(session) => {
                 conn.has_timer = false;
-                if conn.input.is_empty() || conn.pauses > 0 {
+                if conn.input.is_empty() {
                     return;
                 }
+                let is_waiting_for_us =
+                    conn.pauses > 0 || conn.is_readable || self.is_out_of_credit;
                 let since = self.sessions.get(session).session.last_received();
                 let timeout_ms = self.shared.settings.packet_timeout_ms;
-                if self.now.millis_since(since) >= timeout_ms {
+                if !is_waiting_for_us && self.now.millis_since(since) >= timeout_ms {
                     let error = PacketError::malformed("4.13", "half a packet, and no more");
                     return self.fail(id, error);
                 }
                 conn.has_timer = true;
-                self.timers.add(since.plus_millis(timeout_ms), Timer::Conn(id));
+                let next = since.plus_millis(timeout_ms).max(self.now.plus_millis(1000));
+                self.timers.add(next, Timer::Conn(id));
             }
         }
     }
@@ -229,23 +242,27 @@ impl<T: Transport> Worker<T> {
         let slot = self.sessions.get_mut(session);
         let deadline = slot.session.deadline();
         if deadline < slot.timer_at {
-            slot.timer_at = deadline;
-            self.timers.add(deadline, Timer::Session(key));
+            slot.timer_at = self.timers.add(deadline, Timer::Session(key));
         }
     }
 
-    pub(super) fn on_session_timer(&mut self, key: SessionKey) {
+    pub(super) fn on_session_timer(&mut self, key: SessionKey, at: Time) {
         let Some(session) = self.sessions.resolve(key) else { return };
         let slot = self.sessions.get_mut(session);
+        if slot.timer_at != at {
+            // An earlier one has been set since.
+            return;
+        }
         slot.timer_at = Time::NEVER;
         let due = slot.session.on_timer(self.now);
         let client_id: Box<str> = slot.session.client_id().into();
         if due.keep_alive
             && let Some(id) = slot.conn
         {
-            let is_paused = self.conns.get(id).is_some_and(|conn| conn.pauses > 0);
-            if is_paused {
-                // We do not listen, so its silence says nothing.
+            let conn = self.conns.get(id);
+            let is_unread = conn.is_some_and(|conn| conn.pauses > 0 || conn.is_readable);
+            if is_unread || self.is_out_of_credit {
+                // We have not listened, so its silence says nothing.
                 self.sessions.get_mut(session).session.heard(self.now);
             } else {
                 return self.disconnect(id, ReasonCode::KeepAliveTimeout, "keep alive timeout");
@@ -258,15 +275,17 @@ impl<T: Transport> Worker<T> {
         } else {
             self.arm_session(session);
         }
-        self.publish_will(due.will, &client_id);
+        let from = (!due.ended).then_some(session);
+        self.publish_will(due.will, &client_id, from);
     }
 
-    /// Publishes a will, if there is one \[MQTT-3.1.2-8\].
-    fn publish_will(&mut self, will: Option<Box<Will>>, client_id: &str) {
-        let Some(will) = will else { return };
+    /// Publishes a will, if there is one \[MQTT-3.1.2-8\]. Not while the broker ends: then it is
+    /// not the client that has gone.
+    fn publish_will(&mut self, will: Option<Box<Will>>, client_id: &str, from: Option<SessionId>) {
+        let Some(will) = will.filter(|_| !self.shutdown.is_begun()) else { return };
         let publisher = self.shared.hash(client_id);
         let message = self.pool.insert(&will.fields(publisher), self.now);
-        self.publish(&message, None);
+        self.publish(&message, from, None);
         self.pool.release(message);
     }
 
@@ -285,7 +304,7 @@ impl<T: Transport> Worker<T> {
             });
         }
         self.leave_all_groups(session);
-        self.replays.cancel(session);
+        self.cancel_replays(session);
         let mut slot = self.sessions.remove(session);
         let lost = slot.session.clear(&mut self.pool);
         self.counters.drop_many(DropReason::SessionEnded, lost);

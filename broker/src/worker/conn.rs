@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dunlin_queue::MessageRef;
+use dunlin_queue::{MessageRef, Time};
 use slab::Slab;
 
 use super::sessions::SessionId;
@@ -89,8 +89,12 @@ pub(super) struct Conn<L> {
     pub(super) is_dirty: bool,
     /// The socket took no more; it will tell.
     pub(super) is_blocked: bool,
-    /// A timer looks after a half packet or the closing.
+    /// Nothing can be written any more; what the peer had sent before is still read.
+    pub(super) is_broken: bool,
+    /// A timer is set for it.
     pub(super) has_timer: bool,
+    /// When a connection that is closing is dropped.
+    pub(super) close_at: Time,
 }
 
 impl<L> Conn<L> {
@@ -138,7 +142,9 @@ impl<L> Conns<L> {
             is_listed: false,
             is_dirty: false,
             is_blocked: false,
-            has_timer: false,
+            is_broken: false,
+            has_timer: true,
+            close_at: Time::NEVER,
         });
         ConnId { slot: slot as u32, generation }
     }
@@ -167,6 +173,10 @@ impl<L> Conns<L> {
         self.slots
             .iter()
             .map(|(slot, conn)| ConnId { slot: slot as u32, generation: conn.generation })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -58,7 +58,7 @@ impl<T: Transport> Worker<T> {
     #[inline]
     pub(super) fn mark_dirty(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if !conn.is_dirty && !conn.is_blocked {
+        if !conn.is_dirty && !conn.is_blocked && !conn.is_broken {
             conn.is_dirty = true;
             self.dirty.push_back(id);
         }

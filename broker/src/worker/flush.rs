@@ -44,7 +44,7 @@ impl<T: Transport> Worker<T> {
     fn flush(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.is_dirty = false;
-        if conn.is_blocked {
+        if conn.is_blocked || conn.is_broken {
             return;
         }
         let mut out = std::mem::take(&mut self.out_scratch);
@@ -115,10 +115,25 @@ impl<T: Transport> Worker<T> {
                 if let Some(message) = body {
                     self.pool.release(message);
                 }
-                self.on_peer_closed(id, "the connection broke while writing");
+                self.break_off(id);
                 None
             }
         }
+    }
+
+    /// Nothing can be written any more. What the client sent before it went, a DISCONNECT perhaps,
+    /// is still to be read; its end is found there.
+    #[cold]
+    fn break_off(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.is_broken = true;
+        self.buffers.give_back(&mut conn.control);
+        self.buffers.give_back(&mut conn.tail);
+        if let Some(large) = conn.large.take() {
+            self.pool.release(large.message);
+        }
+        (conn.is_readable, conn.is_hung_up) = (true, true);
+        self.list_readable(id);
     }
 
     /// Composes what the session has to send. Says whether that was all, and which payload has
@@ -151,7 +166,7 @@ impl<T: Transport> Worker<T> {
         let payload = body.map_or(&[][..], |message| self.pool.get(message).payload());
         let sent = match self.transport.write(&mut conn.link, head, payload) {
             Ok(sent) => sent,
-            Err(error) if is_temporary(error.kind()) => 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(_) => return Wrote::Failed,
         };
         self.counters.bytes_sent += sent as u64;
@@ -176,9 +191,9 @@ impl<T: Transport> Worker<T> {
         };
         let sent = match self.transport.write(&mut conn.link, &conn.tail, body) {
             Ok(sent) => sent,
-            Err(error) if is_temporary(error.kind()) => 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(_) => {
-                self.on_peer_closed(id, "the connection broke while writing");
+                self.break_off(id);
                 return false;
             }
         };
@@ -202,8 +217,4 @@ impl<T: Transport> Worker<T> {
         }
         true
     }
-}
-
-fn is_temporary(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

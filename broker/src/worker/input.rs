@@ -61,7 +61,7 @@ impl<T: Transport> Worker<T> {
 
     /// Reads a bite from each connection that has bytes. Returns whether there is more.
     pub(super) fn read_readable(&mut self) -> bool {
-        if self.is_out_of_credit() {
+        if self.is_out_of_credit {
             return false;
         }
         let mut scratch = std::mem::take(&mut self.in_scratch);
@@ -69,7 +69,7 @@ impl<T: Transport> Worker<T> {
         for _ in 0..self.readable.len() {
             let Some(id) = self.readable.pop_front() else { break };
             left = left.saturating_sub(self.read(id, &mut scratch));
-            if left == 0 || self.is_out_of_credit() {
+            if left == 0 || self.is_out_of_credit {
                 break;
             }
         }
@@ -82,8 +82,11 @@ impl<T: Transport> Worker<T> {
         conn.is_listed = false;
         let is_quiet = self.shutdown.is_begun()
             && match conn.phase {
-                // Acknowledgements are still welcome.
-                Phase::Online(session) => self.sessions.get(session).session.window().is_empty(),
+                // Acknowledgements are still welcome, until something else comes.
+                Phase::Online(session) => {
+                    let session = &self.sessions.get(session).session;
+                    session.window().is_empty() || !conn.input.is_empty()
+                }
                 Phase::Lobby | Phase::Closing => false,
             };
         if conn.pauses > 0 || conn.control.len() > CONTROL_BYTES_MAX || is_quiet {
@@ -182,6 +185,11 @@ impl<T: Transport> Worker<T> {
             if conn.pauses > 0 {
                 return used;
             }
+            if self.is_out_of_credit && used < bytes.len() {
+                // Goes on when batches have come home.
+                self.resumed.push(id);
+                return used;
+            }
             let step = match conn.phase {
                 Phase::Closing => return bytes.len(),
                 Phase::Lobby => self.on_lobby_bytes(id, &bytes[used..]),
@@ -209,6 +217,13 @@ impl<T: Transport> Worker<T> {
         let version = self.sessions.get(session).session.version().unwrap_or(Version::V5);
         let limit = self.limits().packet_bytes_max as usize;
         let Some((frame, len)) = Frame::split(bytes, limit, version)? else { return Ok(None) };
+        match frame.kind {
+            // Whatever it says: a CONNECT that cannot be read is one too many all the same.
+            Kind::Connect => return Err(PacketError::protocol("3.1.0-2", "a second CONNECT")),
+            // Not accepted any more, and so not acknowledged.
+            Kind::Publish if self.shutdown.is_begun() => return Ok(None),
+            _ => {}
+        }
         let packet = Packet::decode(&frame, version)?;
         self.on_packet(id, session, &packet)?;
         Ok(Some(len))
@@ -230,6 +245,10 @@ impl<T: Transport> Worker<T> {
         match action {
             Action::None => self.mark_dirty(id),
             Action::Publish { message, packet_id } => {
+                // A buffer that nothing was written to is for somebody else.
+                if packet_id.is_none() && conn.control.is_empty() {
+                    self.buffers.give_back(&mut conn.control);
+                }
                 let publisher = Publisher { session, conn: id };
                 self.on_publish(publisher, message, packet_id);
             }

@@ -58,7 +58,7 @@ pub enum Mail<L> {
     Pause(ConnId),
     /// Read on.
     Resume(ConnId),
-    /// Leave and let everything else be: the sender posts no more publications.
+    /// The sender shuts down and has nothing more of its own; the second time, nothing at all.
     Quiet,
     /// Begin to shut down.
     Shutdown,
@@ -86,6 +86,8 @@ pub struct RetainedSearch {
     pub(super) replay: u64,
     pub(super) filter: Box<str>,
     pub(super) after: Option<Box<str>>,
+    /// Topics to look at.
+    pub(super) limit: usize,
 }
 
 /// What it found.
@@ -137,7 +139,7 @@ pub struct GroupReturn {
 }
 
 /// A publishing connection on any worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PublisherKey {
     pub(super) worker: u16,
     pub(super) conn: ConnId,
@@ -157,7 +159,8 @@ impl<T: Transport> Worker<T> {
             _ => 0,
         };
         let outbox = self.outboxes[to].as_mut().expect("a worker does not mail itself");
-        outbox.push(item, bytes + ITEM_BYTES);
+        outbox.push(item, (bytes + ITEM_BYTES).max(self.mail_item_bytes));
+        self.is_out_of_credit |= outbox.is_exhausted();
     }
 
     pub(super) fn post_mail(&mut self) -> bool {
@@ -169,7 +172,7 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Whether some worker has too much on its way already.
-    pub(super) fn is_out_of_credit(&self) -> bool {
+    pub(super) fn any_outbox_exhausted(&self) -> bool {
         self.outboxes.iter().flatten().any(dunlin_queue::mailbox::Outbox::is_exhausted)
     }
 
@@ -193,6 +196,14 @@ impl<T: Transport> Worker<T> {
             for item in &mut batch.items {
                 self.on_mail(from, item);
             }
+            self.received.push(batch);
+        }
+        true
+    }
+
+    pub(super) fn send_batches_home(&mut self) {
+        for batch in self.received.drain(..) {
+            let from = batch.from;
             // The control thread, behind the last worker, has no inbox to be woken at.
             if self.inbox.send_home(batch)
                 && let Some(Some(outbox)) = self.outboxes.get(from)
@@ -200,7 +211,6 @@ impl<T: Transport> Worker<T> {
                 outbox.wake();
             }
         }
-        true
     }
 
     fn on_mail(&mut self, from: usize, item: &mut Mail<T::Link>) {
@@ -226,7 +236,7 @@ impl<T: Transport> Worker<T> {
         match item {
             Mail::Adopt(adoption) => self.on_adoption(*adoption),
             Mail::RetainedSearch(search) => self.on_retained_search(from, &search),
-            Mail::RetainedFound(found) => self.on_retained_found(from, *found),
+            Mail::RetainedFound(found) => self.on_retained_found(*found),
             Mail::GroupJoin(join) => self.on_group_join(from, &join),
             Mail::GroupJoined { ticket } => self.on_group_joined(ticket),
             Mail::GroupLeave { name, member } => self.leave_group_here(&name, member),

@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dunlin_queue::mailbox::{Inbox, Outbox};
+use dunlin_queue::mailbox::{Batch, Inbox, Outbox};
 use dunlin_queue::{MessagePool, Time};
 use dunlin_router::{Match, ShareGroups, Subscriptions};
 
@@ -114,6 +114,12 @@ impl Shared {
 
 /// Bytes under way from one worker to another before the sender stops reading.
 const MAIL_CREDIT_BYTES: usize = 4 << 20;
+/// See [`Worker::mail_item_bytes`]: all others together may have a quarter of a queue under way.
+fn mail_item_bytes(settings: &Settings, workers: usize) -> usize {
+    let items = settings.limits.queue.messages_max / (4 * workers);
+    MAIL_CREDIT_BYTES / items.clamp(1, MAIL_CREDIT_BYTES)
+}
+
 /// Free messages keep buffers of this many bytes together.
 const SPARE_BYTES_MAX: usize = 32 << 20;
 
@@ -150,6 +156,13 @@ pub struct Worker<T: Transport> {
     timers: Timers,
     counters: Counters,
     shutdown: Shutdown,
+    /// Some other worker has as much on its way as it may have: publishers have to wait.
+    is_out_of_credit: bool,
+    /// What one item counts at least, so that the mail under way to a worker fits into the rest of
+    /// a queue whose publishers are being held back.
+    mail_item_bytes: usize,
+    /// Batches that have been worked off in this turn.
+    received: Vec<Batch<Mail<T::Link>>>,
 
     /// Where packets are composed and bytes are read into: one for all connections.
     out_scratch: Vec<u8>,
@@ -191,14 +204,17 @@ impl<T: Transport> Worker<T> {
             replays: Replays::default(),
             pending_subacks: PendingSubAcks::default(),
             inbox,
-            outboxes,
             timers: Timers::default(),
             counters: Counters::default(),
             shutdown: Shutdown::default(),
+            is_out_of_credit: false,
+            mail_item_bytes: mail_item_bytes(settings, outboxes.len()),
+            received: Vec::new(),
             out_scratch: Vec::new(),
             in_scratch: vec![0; input::READ_BYTES].into_boxed_slice(),
             matched: Vec::new(),
             identifiers: Vec::new(),
+            outboxes,
             shared,
         };
         worker.timers.add(now, Timer::RetainedSweep);
@@ -220,21 +236,35 @@ impl<T: Transport> Worker<T> {
         self.now = now;
         self.collect_mail_that_came_home();
         let more_mail = self.receive_mail();
-        self.go_on_with_resumed();
-        let more_to_read = self.read_readable();
+        // What is still to be flushed was caused by reading: first things first, or a fan-out
+        // grows faster than it is sent.
+        let more_to_read = if self.dirty.is_empty() { self.take_input() } else { true };
         self.run_timers();
         self.run_replays();
         self.run_shutdown();
         self.disconnect_doomed();
-        let all_posted = self.post_mail();
+        // Before the flush, as other workers can begin with it; and after, for what that caused.
+        self.post_mail();
         self.flush_dirty();
+        self.run_shutdown();
+        let all_posted = self.post_mail();
+        // Not before the answers are on their way: a sender that is to be held back learns it
+        // before it gets its credit.
+        self.send_batches_home();
         self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
         more_mail
             || more_to_read
             || !all_posted
             || !self.dirty.is_empty()
-            || !self.resumed.is_empty()
+            || !self.doomed.is_empty()
+            || !self.is_out_of_credit && !self.resumed.is_empty()
             || self.replays.are_ready()
+    }
+
+    fn take_input(&mut self) -> bool {
+        self.is_out_of_credit = self.any_outbox_exhausted();
+        let more_resumed = self.go_on_with_resumed();
+        self.read_readable() || more_resumed
     }
 
     /// When [`Self::turn`] has to be called if nothing happens before.
@@ -254,15 +284,33 @@ impl<T: Transport> Worker<T> {
         self.pool.stats()
     }
 
+    /// Timers are never taken back, so clients that come and go would leave a heap of them behind.
+    fn prune_timers(&mut self) {
+        let live = self.conns.len() + self.sessions.len();
+        if self.timers.len() < 2 * live + 4096 {
+            return;
+        }
+        let (conns, sessions) = (&self.conns, &self.sessions);
+        self.timers.retain(|at, timer| match timer {
+            Timer::Conn(id) => conns.get(id).is_some(),
+            Timer::Session(key) => {
+                sessions.resolve(key).is_some_and(|session| sessions.get(session).timer_at == at)
+            }
+            Timer::Pressure(key) => sessions.resolve(key).is_some(),
+            Timer::RetainedSweep | Timer::Sys | Timer::Shutdown => true,
+        });
+    }
+
     fn limits(&self) -> &dunlin_session::Limits {
         &self.shared.settings.limits
     }
 
     fn run_timers(&mut self) {
-        while let Some(timer) = self.timers.pop_due(self.now) {
+        self.prune_timers();
+        while let Some((at, timer)) = self.timers.pop_due(self.now) {
             match timer {
                 Timer::Conn(id) => self.on_conn_timer(id),
-                Timer::Session(key) => self.on_session_timer(key),
+                Timer::Session(key) => self.on_session_timer(key, at),
                 Timer::Pressure(key) => self.on_pressure_timer(key),
                 Timer::RetainedSweep => self.sweep_retained(),
                 Timer::Sys => self.publish_sys(),

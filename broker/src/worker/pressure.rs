@@ -11,6 +11,8 @@
 //! down to its speed. One that does not is lagging: it holds nobody back any more, and what its
 //! full queue does not take is dropped by the policy and counted.
 
+use std::collections::BTreeSet;
+
 use dunlin_queue::Time;
 
 use super::conn::ConnId;
@@ -24,7 +26,7 @@ use super::{Transport, Worker};
 pub(super) struct Pressure {
     since: Time,
     /// Publishers that wait.
-    publishers: Vec<PublisherKey>,
+    publishers: BTreeSet<PublisherKey>,
     /// It took too long: nobody waits any more.
     is_lagging: bool,
 }
@@ -37,16 +39,21 @@ impl<T: Transport> Worker<T> {
         let Some(publisher) = publisher.filter(|_| patience_ms > 0) else { return };
         let key = self.sessions.key(self.index, session);
         let slot = self.sessions.get_mut(session);
+        let is_own =
+            slot.conn == Some(publisher.conn) && usize::from(publisher.worker) == self.index;
+        if is_own && !slot.session.window().is_empty() {
+            // It waits for acknowledgements that only come if we go on reading.
+            return;
+        }
         if slot.pressure.is_none() {
             self.timers.add(self.now.plus_millis(patience_ms), Timer::Pressure(key));
         }
         let pressure = slot.pressure.get_or_insert_with(|| {
-            Box::new(Pressure { since: self.now, publishers: Vec::new(), is_lagging: false })
+            Box::new(Pressure { since: self.now, publishers: BTreeSet::new(), is_lagging: false })
         });
-        if pressure.is_lagging || pressure.publishers.contains(&publisher) {
+        if pressure.is_lagging || !pressure.publishers.insert(publisher) {
             return;
         }
-        pressure.publishers.push(publisher);
         self.counters.paused += 1;
         if usize::from(publisher.worker) == self.index {
             self.pause(publisher.conn);
@@ -61,7 +68,7 @@ impl<T: Transport> Worker<T> {
         self.resume_all(&pressure.publishers);
     }
 
-    fn resume_all(&mut self, publishers: &[PublisherKey]) {
+    fn resume_all(&mut self, publishers: &BTreeSet<PublisherKey>) {
         for publisher in publishers {
             if usize::from(publisher.worker) == self.index {
                 self.resume(publisher.conn);
@@ -77,10 +84,9 @@ impl<T: Transport> Worker<T> {
         let patience_ms = self.shared.settings.backpressure_ms;
         let slot = self.sessions.get_mut(session);
         let Some(pressure) = slot.pressure.as_mut().filter(|p| !p.is_lagging) else { return };
-        let deadline = pressure.since.plus_millis(patience_ms);
-        if deadline > self.now {
-            // A timer of an earlier time of pressure.
-            return self.timers.add(deadline, Timer::Pressure(key));
+        if pressure.since.plus_millis(patience_ms) > self.now {
+            // A timer of an earlier time of pressure; this one has its own.
+            return;
         }
         pressure.is_lagging = true;
         let publishers = std::mem::take(&mut pressure.publishers);
@@ -98,9 +104,7 @@ impl<T: Transport> Worker<T> {
         if slot.pressure.is_some() && slot.session.queue().is_low(&self.limits().queue) {
             self.relieve(session);
         }
-        if self.sessions.get(session).replays_waiting > 0 {
-            self.wake_replays(session);
-        }
+        self.wake_replays(session);
     }
 
     /// Stops reading from a connection of this worker.
@@ -120,10 +124,16 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Handles what paused connections had sent before, and reads on.
-    pub(super) fn go_on_with_resumed(&mut self) {
+    /// Returns whether there is more to do.
+    pub(super) fn go_on_with_resumed(&mut self) -> bool {
+        if self.is_out_of_credit {
+            // Woken when a batch comes home.
+            return false;
+        }
         for id in std::mem::take(&mut self.resumed) {
             self.on_kept_input(id);
             self.list_readable(id);
         }
+        !self.is_out_of_credit && !self.resumed.is_empty()
     }
 }

@@ -3,15 +3,14 @@
 use dunlin_packets::{PacketId, QoS, ReasonCode};
 use dunlin_queue::{Entry, Identifiers, Message, MessageRef};
 use dunlin_router::{Match, SubscriberId, Target};
+use dunlin_session::SYS_PREFIX;
 
+use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
 use super::sessions::SessionId;
 use super::settings::OverlapPolicy;
 use super::{Transport, Worker};
-
-/// Topics that only the broker publishes to.
-const SYS_PREFIX: &str = "$SYS/";
 
 impl<T: Transport> Worker<T> {
     /// A client's PUBLISH, which its session found in order.
@@ -27,7 +26,7 @@ impl<T: Transport> Worker<T> {
         let qos = self.pool.get(&message).qos;
         let code = if self.pool.get(&message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
             ReasonCode::NotAuthorized
-        } else if self.publish(&message, Some(publisher)) {
+        } else if self.publish(&message, Some(publisher.session), Some(publisher.conn)) {
             ReasonCode::Success
         } else {
             ReasonCode::NoMatchingSubscribers
@@ -47,22 +46,25 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Stores the message if it is to be retained, and sends it wherever somebody subscribes.
-    /// Returns whether anybody does. `publisher` is `None` for the broker itself and for wills.
-    pub(super) fn publish(&mut self, message: &MessageRef, publisher: Option<Publisher>) -> bool {
+    /// Returns whether anybody does. `from` is the session that published it, if there is one, and
+    /// `conn` the connection to hold back if a consumer cannot keep up.
+    pub(super) fn publish(
+        &mut self,
+        message: &MessageRef,
+        from: Option<SessionId>,
+        conn: Option<ConnId>,
+    ) -> bool {
         if self.pool.get(message).retain {
             self.retain(message);
         }
-        let session = publisher.map(|publisher| publisher.session);
-        let key = publisher
-            .map(|publisher| PublisherKey { worker: self.index as u16, conn: publisher.conn });
-        let workers = self.route_here(message, session, key);
+        let key = conn.map(|conn| PublisherKey { worker: self.index as u16, conn });
+        let workers = self.route_here(message, from, key);
         let mut rest = workers;
         while rest != 0 {
             let worker = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let copy = self.pool.copy(message);
-            let publisher = publisher.map(|publisher| publisher.conn);
-            self.mail(worker, Mail::Publish { message: copy, publisher });
+            self.mail(worker, Mail::Publish { message: copy, publisher: conn });
         }
         workers != 0 || !self.matched.is_empty()
     }

@@ -11,16 +11,18 @@ use dunlin_router::{RetainedIndex, Subscription};
 use slab::Slab;
 
 use super::mail::{Mail, RetainedFound, RetainedSearch};
-use super::sessions::{SessionId, SessionKey};
+use super::sessions::SessionId;
 use super::settings::RetainedLimits;
 use super::timers::Timer;
 use super::{Transport, Worker};
 
-/// Topics one bite looks at.
+/// Topics one bite looks at, and a turn.
 const BITE_TOPICS: usize = 256;
-/// Bites a turn takes at most.
-const BITES_PER_TURN: usize = 4;
-/// Messages in a session's queue above which its replays wait, and below which they go on.
+const TURN_TOPICS: usize = 1024;
+/// Bytes of messages above which a bite ends.
+const BITE_BYTES: usize = 1 << 20;
+/// Messages in a session's queue above which its replays wait, and below which they go on; less
+/// where the queue is smaller.
 const QUEUE_HIGH: usize = 512;
 const QUEUE_LOW: usize = 128;
 /// Topics a sweep looks at, and the time between two.
@@ -51,6 +53,9 @@ impl RetainedShard {
     }
 }
 
+/// A replay of this worker, with the generation of its slot.
+pub(super) type ReplayId = u64;
+
 /// Where a replay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -66,7 +71,7 @@ enum Stage {
 #[derive(Debug)]
 struct Replay {
     generation: u32,
-    session: SessionKey,
+    session: SessionId,
     filter: Box<str>,
     subscription: Subscription,
     /// The worker to search next, and the one behind the last.
@@ -77,11 +82,11 @@ struct Replay {
     stage: Stage,
 }
 
-/// Replays of this worker's sessions.
+/// Replays of this worker's sessions: one for a filter of a session.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
     slots: Slab<Replay>,
-    ready: VecDeque<u64>,
+    ready: VecDeque<ReplayId>,
     generation: u32,
 }
 
@@ -90,28 +95,40 @@ impl Replays {
         !self.ready.is_empty()
     }
 
-    fn get_mut(&mut self, id: u64) -> Option<&mut Replay> {
+    fn insert(&mut self, replay: impl FnOnce(u32) -> Replay) -> ReplayId {
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.slots.insert(replay(self.generation));
+        u64::from(self.generation) << 32 | slot as u64
+    }
+
+    fn get_mut(&mut self, id: ReplayId) -> Option<&mut Replay> {
         let replay = self.slots.get_mut(id as u32 as usize)?;
         (replay.generation == (id >> 32) as u32).then_some(replay)
     }
 
-    fn make_ready(&mut self, id: u64) {
+    fn remove(&mut self, id: ReplayId) -> Option<Replay> {
+        self.get_mut(id)?;
+        let replay = self.slots.remove(id as u32 as usize);
+        if self.slots.is_empty() {
+            self.slots.shrink_to_fit();
+            self.ready = VecDeque::new();
+        }
+        Some(replay)
+    }
+
+    fn make_ready(&mut self, id: ReplayId) {
         if let Some(replay) = self.get_mut(id) {
             replay.stage = Stage::Ready;
             self.ready.push_back(id);
         }
     }
+}
 
-    fn finish(&mut self, id: u64) {
-        if self.get_mut(id).is_some() {
-            self.slots.remove(id as u32 as usize);
-        }
-    }
-
-    /// The session has ended.
-    pub(super) fn cancel(&mut self, session: SessionId) {
-        self.slots.retain(|_, replay| replay.session.slot != session.0);
-    }
+/// One bite of a search.
+struct Bite {
+    found: Vec<MessageRef>,
+    looked_at: usize,
+    next: Option<Box<str>>,
 }
 
 impl<T: Transport> Worker<T> {
@@ -177,11 +194,9 @@ impl<T: Transport> Worker<T> {
         } else {
             (0, workers)
         };
-        self.replays.generation = self.replays.generation.wrapping_add(1);
-        let generation = self.replays.generation;
-        let slot = self.replays.slots.insert(Replay {
+        let id = self.replays.insert(|generation| Replay {
             generation,
-            session: self.sessions.key(self.index, session),
+            session,
             filter: filter.into(),
             subscription,
             worker,
@@ -189,75 +204,105 @@ impl<T: Transport> Worker<T> {
             after: None,
             stage: Stage::Ready,
         });
-        self.replays.make_ready(u64::from(generation) << 32 | slot as u64);
+        self.sessions.get_mut(session).replays.insert(filter.into(), id);
+        self.replays.make_ready(id);
     }
 
+    /// The subscription has changed or ended: nothing more is sent for it \[MQTT-3.10.4-2\].
+    pub(super) fn cancel_replay(&mut self, session: SessionId, filter: &str) {
+        if let Some(id) = self.sessions.get_mut(session).replays.remove(filter) {
+            self.replays.remove(id);
+        }
+    }
+
+    /// The session ends.
+    pub(super) fn cancel_replays(&mut self, session: SessionId) {
+        for id in std::mem::take(&mut self.sessions.get_mut(session).replays).into_values() {
+            self.replays.remove(id);
+        }
+    }
+
+    /// Goes on with replays, as far as a turn allows.
     pub(super) fn run_replays(&mut self) {
-        for _ in 0..BITES_PER_TURN {
-            let Some(id) = self.replays.ready.pop_front() else { return };
-            self.run_replay(id);
+        let mut left = TURN_TOPICS;
+        while left > 0
+            && let Some(id) = self.replays.ready.pop_front()
+        {
+            left = left.saturating_sub(1 + self.run_replay(id));
         }
     }
 
-    fn run_replay(&mut self, id: u64) {
+    /// One bite of a replay. Returns how many topics were looked at.
+    fn run_replay(&mut self, id: ReplayId) -> usize {
         let index = self.index;
-        let Some(replay) = self.replays.get_mut(id) else { return };
-        let Some(session) = self.sessions.resolve(replay.session) else {
-            return self.replays.finish(id);
-        };
-        let slot = self.sessions.get_mut(session);
-        if slot.session.queue().len() > QUEUE_HIGH {
-            slot.replays_waiting += 1;
+        let Some(replay) = self.replays.get_mut(id) else { return 0 };
+        let slot = self.sessions.get_mut(replay.session);
+        let limits = &self.shared.settings.limits.queue;
+        let queue = slot.session.queue();
+        if queue.len() > QUEUE_HIGH.min(limits.messages_max / 4) || queue.is_high(limits) {
+            slot.replays_wait = true;
             replay.stage = Stage::WaitsForRoom;
-            return;
+            return 0;
         }
+        let bite_max = BITE_TOPICS.min(limits.messages_max.div_ceil(4));
+        let (filter, after) = (replay.filter.clone(), replay.after.take());
         if replay.worker == index {
-            let (filter, after) = (replay.filter.clone(), replay.after.take());
-            let (found, next) = self.search_retained(&filter, after.as_deref());
-            for message in found {
+            let bite = self.search_retained(&filter, after.as_deref(), bite_max);
+            for message in bite.found {
                 self.deliver_retained(id, message);
             }
-            return self.on_bite(id, next);
+            self.on_bite(id, bite.next);
+            return bite.looked_at;
         }
         replay.stage = Stage::Asked;
-        let (filter, after) = (replay.filter.clone(), replay.after.take());
         let to = replay.worker;
-        self.mail(to, Mail::RetainedSearch(Box::new(RetainedSearch { replay: id, filter, after })));
+        let search = RetainedSearch { replay: id, filter, after, limit: bite_max };
+        self.mail(to, Mail::RetainedSearch(Box::new(search)));
+        0
     }
 
     /// One bite of a search has been delivered.
-    fn on_bite(&mut self, id: u64, next: Option<Box<str>>) {
+    fn on_bite(&mut self, id: ReplayId, next: Option<Box<str>>) {
         let Some(replay) = self.replays.get_mut(id) else { return };
         if next.is_none() {
             replay.worker += 1;
         }
         replay.after = next;
-        if replay.worker == replay.workers_end {
-            self.replays.finish(id);
-        } else {
-            self.replays.make_ready(id);
+        if replay.worker < replay.workers_end {
+            return self.replays.make_ready(id);
+        }
+        if let Some(replay) = self.replays.remove(id) {
+            self.sessions.get_mut(replay.session).replays.remove(&replay.filter);
         }
     }
 
     /// Looks at a bite of this worker's topics: a share of each message found, and where to go on.
-    fn search_retained(
-        &mut self,
-        filter: &str,
-        after: Option<&str>,
-    ) -> (Vec<MessageRef>, Option<Box<str>>) {
+    fn search_retained(&mut self, filter: &str, after: Option<&str>, limit: usize) -> Bite {
         let Self { retained, pool, now, .. } = self;
-        let mut found = Vec::new();
-        let next = retained.index.search(filter, after, BITE_TOPICS, |_, message| {
-            if !pool.get(message).is_expired(*now) {
-                found.push(pool.share(message));
+        let (mut found, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        let mut next: Option<Box<str>> = after.map(Into::into);
+        // In steps, as the bytes of a bite are only known while it is taken.
+        while looked_at < limit && bytes < BITE_BYTES {
+            let step = 16.min(limit - looked_at);
+            let last = retained.index.search(filter, next.as_deref(), step, |_, message| {
+                if !pool.get(message).is_expired(*now) {
+                    bytes += pool.get(message).len();
+                    found.push(pool.share(message));
+                }
+            });
+            looked_at += step;
+            next = last.map(Into::into);
+            if next.is_none() {
+                break;
             }
-        });
-        (found, next.map(Into::into))
+        }
+        Bite { found, looked_at, next }
     }
 
     /// Another worker's session searches here.
     pub(super) fn on_retained_search(&mut self, from: usize, search: &RetainedSearch) {
-        let (found, next) = self.search_retained(&search.filter, search.after.as_deref());
+        let Bite { found, next, .. } =
+            self.search_retained(&search.filter, search.after.as_deref(), search.limit);
         let mut messages: Vec<Message> = Vec::with_capacity(found.len());
         for message in found {
             messages.push(self.pool.copy(&message));
@@ -267,7 +312,7 @@ impl<T: Transport> Worker<T> {
         self.mail(from, Mail::RetainedFound(Box::new(found)));
     }
 
-    pub(super) fn on_retained_found(&mut self, _from: usize, mut found: RetainedFound) {
+    pub(super) fn on_retained_found(&mut self, mut found: RetainedFound) {
         for message in &mut found.messages {
             let message = self.pool.adopt(message);
             self.deliver_retained(found.replay, message);
@@ -277,12 +322,9 @@ impl<T: Transport> Worker<T> {
 
     /// Queues a stored message, with RETAIN set and the subscription's identifier
     /// \[MQTT-3.3.4-3\].
-    fn deliver_retained(&mut self, id: u64, message: MessageRef) {
+    fn deliver_retained(&mut self, id: ReplayId, message: MessageRef) {
         let Some(replay) = self.replays.get_mut(id) else { return self.pool.release(message) };
-        let (key, subscription) = (replay.session, replay.subscription);
-        let Some(session) = self.sessions.resolve(key) else {
-            return self.pool.release(message);
-        };
+        let (session, subscription) = (replay.session, replay.subscription);
         let content = self.pool.get(&message);
         let is_own = content.publisher == self.sessions.get(session).hash;
         if is_own && subscription.options.no_local {
@@ -301,19 +343,16 @@ impl<T: Transport> Worker<T> {
     /// The session's queue may have room for its replays again.
     pub(super) fn wake_replays(&mut self, session: SessionId) {
         let slot = self.sessions.get_mut(session);
-        if slot.session.queue().len() > QUEUE_LOW {
+        let limit = QUEUE_LOW.min(self.shared.settings.limits.queue.messages_max / 8);
+        if !slot.replays_wait || slot.session.queue().len() > limit {
             return;
         }
-        slot.replays_waiting = 0;
-        let waits = |replay: &Replay| {
-            replay.session.slot == session.0 && replay.stage == Stage::WaitsForRoom
-        };
-        let ids: Vec<u64> = (self.replays.slots.iter())
-            .filter(|(_, replay)| waits(replay))
-            .map(|(slot, replay)| u64::from(replay.generation) << 32 | slot as u64)
-            .collect();
-        for id in ids {
-            self.replays.make_ready(id);
+        slot.replays_wait = false;
+        let replays = &mut self.replays;
+        for &id in slot.replays.values() {
+            if replays.get_mut(id).is_some_and(|replay| replay.stage == Stage::WaitsForRoom) {
+                replays.make_ready(id);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The sessions of a worker, by client identifier and by number.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ahash::RandomState;
 use dunlin_queue::Time;
@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::conn::ConnId;
 use super::pressure::Pressure;
+use super::retained::ReplayId;
 
 /// A session of this worker, as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,14 +24,6 @@ pub struct SessionKey {
     pub(super) generation: u32,
 }
 
-/// A session's place in a share group.
-#[derive(Debug)]
-pub(super) struct Membership {
-    /// `$share/<group>/<filter>`.
-    pub(super) name: Box<str>,
-    pub(super) subscription: Subscription,
-}
-
 /// A session and what the worker keeps beside it.
 #[derive(Debug)]
 pub(super) struct SessionSlot {
@@ -40,13 +33,18 @@ pub(super) struct SessionSlot {
     /// Hash of the client identifier.
     pub(super) hash: u64,
     pub(super) subscriptions: BTreeSet<FilterId>,
-    pub(super) memberships: Vec<Membership>,
+    /// Share groups, by `$share/<group>/<filter>`.
+    pub(super) memberships: BTreeMap<Box<str>, Subscription>,
+    /// Bytes of its filters.
+    pub(super) filter_bytes: usize,
     /// The earliest timer that is set for it.
     pub(super) timer_at: Time,
     /// Publishers that wait for it to catch up.
     pub(super) pressure: Option<Box<Pressure>>,
-    /// Retained replays that wait for room in its queue.
-    pub(super) replays_waiting: u32,
+    /// Retained replays, by filter.
+    pub(super) replays: BTreeMap<Box<str>, ReplayId>,
+    /// One of them waits for room in the queue.
+    pub(super) replays_wait: bool,
 }
 
 /// All sessions of a worker.
@@ -74,10 +72,12 @@ impl Sessions {
             generation: self.generation,
             hash,
             subscriptions: BTreeSet::new(),
-            memberships: Vec::new(),
+            memberships: BTreeMap::new(),
+            filter_bytes: 0,
             timer_at: Time::NEVER,
             pressure: None,
-            replays_waiting: 0,
+            replays: BTreeMap::new(),
+            replays_wait: false,
         });
         let id = SessionId(slot as u32);
         self.by_client.insert(client_id.into(), id);

@@ -45,6 +45,8 @@ pub struct Settings {
     pub retained: RetainedLimits,
     /// Subscriptions one client may have.
     pub subscriptions_max: usize,
+    /// Bytes of the filters of one client's subscriptions.
+    pub filter_bytes_max: usize,
     /// Connections in all.
     pub connections_max: usize,
     /// From accept to a complete CONNECT, in milliseconds.
@@ -69,6 +71,7 @@ impl Default for Settings {
             share_strategy: Strategy::default(),
             retained: RetainedLimits::default(),
             subscriptions_max: 100_000,
+            filter_bytes_max: 4 << 20,
             connections_max: 1_000_000,
             connect_timeout_ms: 10_000,
             packet_timeout_ms: 30_000,

@@ -10,17 +10,16 @@ use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{GroupId, Member, Subscription, Target};
 
 use super::mail::{GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey};
-use super::sessions::{Membership, SessionId, SessionKey};
+use super::sessions::{SessionId, SessionKey};
 use super::{Transport, Worker};
 
-/// A group as queue entries name it: home and number, never 0.
+/// A group as queue entries name it: home (of at most 64) and number, never 0.
 fn pack_group(home: usize, group: GroupId) -> u32 {
-    debug_assert!(group.0 < 1 << 24);
-    (home as u32 + 1) << 24 | group.0
+    (home as u32) << 26 | group.0
 }
 
 fn unpack_group(group: u32) -> (usize, GroupId) {
-    ((group >> 24) as usize - 1, GroupId(group & 0x00ff_ffff))
+    ((group >> 26) as usize, GroupId(group & GroupId::COUNT))
 }
 
 impl<T: Transport> Worker<T> {
@@ -37,9 +36,8 @@ impl<T: Transport> Worker<T> {
         ticket: u64,
     ) -> bool {
         let slot = self.sessions.get_mut(session);
-        match slot.memberships.iter_mut().find(|membership| *membership.name == *name) {
-            Some(membership) => membership.subscription = subscription,
-            None => slot.memberships.push(Membership { name: name.into(), subscription }),
+        if slot.memberships.insert(name.into(), subscription).is_none() {
+            slot.filter_bytes += name.len();
         }
         let member = self.sessions.key(self.index, session);
         let home = self.group_home(name);
@@ -78,16 +76,17 @@ impl<T: Transport> Worker<T> {
             {
                 interest.add(shared.filter);
             }
+            self.count_sessions();
         }
     }
 
     /// A session of this worker unsubscribes. `false` if it was no member.
     pub(super) fn leave_group(&mut self, session: SessionId, name: &str) -> bool {
-        let memberships = &mut self.sessions.get_mut(session).memberships;
-        let Some(at) = memberships.iter().position(|membership| *membership.name == *name) else {
+        let slot = self.sessions.get_mut(session);
+        if slot.memberships.remove(name).is_none() {
             return false;
-        };
-        memberships.swap_remove(at);
+        }
+        slot.filter_bytes -= name.len();
         self.leave(session, name);
         true
     }
@@ -115,6 +114,7 @@ impl<T: Transport> Worker<T> {
                 interest.remove(gone);
             }
         });
+        self.count_sessions();
     }
 
     /// The session ends: it leaves its groups, and what it did not get goes to others
@@ -126,8 +126,8 @@ impl<T: Transport> Worker<T> {
             return;
         }
         let undelivered = slot.session.take_shared(true, &mut self.pool);
-        for membership in &memberships {
-            self.leave(session, &membership.name);
+        for name in memberships.keys() {
+            self.leave(session, name);
         }
         for entry in undelivered {
             self.return_to_group(session, entry, false);
@@ -149,12 +149,12 @@ impl<T: Transport> Worker<T> {
     pub(super) fn announce_memberships(&mut self, session: SessionId, online: bool) {
         let member = self.sessions.key(self.index, session);
         let memberships = std::mem::take(&mut self.sessions.get_mut(session).memberships);
-        for membership in &memberships {
-            let home = self.group_home(&membership.name);
+        for name in memberships.keys() {
+            let home = self.group_home(name);
             if home == self.index {
-                self.set_member_online_here(&membership.name, member, online);
+                self.set_member_online_here(name, member, online);
             } else {
-                let name = membership.name.clone();
+                let name = name.clone();
                 self.mail(home, Mail::GroupOnline { name, member, online });
             }
         }
@@ -200,13 +200,13 @@ impl<T: Transport> Worker<T> {
         let retain = content.retain && options.retain_as_published;
         let member = member.key;
         if usize::from(member.worker) == self.index {
-            if let Some(session) = self.sessions.resolve(member) {
-                let message = self.pool.share(message);
-                let identifiers = Identifiers::one(identifier);
-                let entry = Entry { message, identifiers, group, qos, retain };
-                self.deliver(session, entry, publisher);
-            }
-            return;
+            let Some(session) = self.sessions.resolve(member) else {
+                return self.counters.drop(DropReason::GroupGone);
+            };
+            let message = self.pool.share(message);
+            let identifiers = Identifiers::one(identifier);
+            let entry = Entry { message, identifiers, group, qos, retain };
+            return self.deliver(session, entry, publisher);
         }
         let message = self.pool.copy(message);
         let deliver = GroupDeliver { message, member, group, qos, retain, identifier, publisher };

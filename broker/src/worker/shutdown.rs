@@ -1,8 +1,8 @@
 //! The end of a worker, without loss of what was accepted.
 //!
 //! ```text
-//! serving ── Shutdown ──▶ quiet: nothing is read but acknowledgements; each worker tells the
-//!                         others that it posts no more publications
+//! serving ── Shutdown ──▶ quiet: no PUBLISH is accepted any more; each worker tells the others,
+//!                         and once more when it has worked off what they had sent before
 //!            all quiet ──▶ each client is disconnected as soon as its queue is empty
 //!            no client left, or time over ──▶ finished
 //! ```
@@ -18,9 +18,13 @@ use super::{Transport, Worker};
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
     begun: bool,
-    /// Workers that will post no more publications.
+    /// Marks that other workers have sent: nothing new from here on, and everything worked off.
     quiet: usize,
+    /// The second mark has been sent.
+    second_sent: bool,
     pub(super) is_overdue: bool,
+    /// Nothing is left but to let the clients go.
+    is_over: bool,
 }
 
 impl Shutdown {
@@ -41,11 +45,27 @@ impl<T: Transport> Worker<T> {
         }
         let deadline = self.now.plus_millis(self.shared.settings.shutdown_timeout_ms);
         self.timers.add(deadline, Timer::Shutdown);
+        self.mail_quiet();
+    }
+
+    fn mail_quiet(&mut self) {
         for worker in 0..self.outboxes.len() {
             if worker != self.index {
                 self.mail(worker, Mail::Quiet);
             }
         }
+    }
+
+    /// Whether no publication is on its way between workers any more. What a worker accepted
+    /// arrives before its first mark; what that made others send on, as to the members of a group,
+    /// before their second.
+    fn all_are_quiet(&mut self) -> bool {
+        let others = self.outboxes.len() - 1;
+        if self.shutdown.quiet >= others && !std::mem::replace(&mut self.shutdown.second_sent, true)
+        {
+            self.mail_quiet();
+        }
+        self.shutdown.quiet >= 2 * others
     }
 
     /// Whether the end has begun: no more connections are to be accepted.
@@ -57,17 +77,17 @@ impl<T: Transport> Worker<T> {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.shutdown.begun && self.conns.is_empty()
+        self.shutdown.is_over && self.conns.is_empty()
     }
 
     pub(super) fn run_shutdown(&mut self) {
         if !self.shutdown.begun {
             return;
         }
-        let all_quiet = self.shutdown.quiet + 1 >= self.outboxes.len();
-        if !all_quiet && !self.shutdown.is_overdue {
+        if !self.all_are_quiet() && !self.shutdown.is_overdue {
             return;
         }
+        self.shutdown.is_over = true;
         let ids: Vec<ConnId> = self.conns.ids().collect();
         for id in ids {
             self.shut_conn(id);

@@ -66,7 +66,7 @@ impl<T: Transport> Worker<T> {
         let mut codes = Vec::new();
         for request in subscribe.filters.iter() {
             let code = match grant(&request, identifier != 0, self.limits()) {
-                Ok(_) if self.has_too_many_subscriptions(session) => {
+                Ok(_) if self.exceeds_quota(session, request.filter) => {
                     ReasonCode::QuotaExceeded as u8
                 }
                 Ok(qos) => {
@@ -87,9 +87,21 @@ impl<T: Transport> Worker<T> {
         self.finish_suback(ticket);
     }
 
-    fn has_too_many_subscriptions(&self, session: SessionId) -> bool {
+    /// Whether a subscription would be one too many; changing one that is there never is.
+    fn exceeds_quota(&self, session: SessionId, filter: &str) -> bool {
         let slot = self.sessions.get(session);
-        slot.subscriptions.len() + slot.memberships.len() >= self.shared.settings.subscriptions_max
+        let settings = &self.shared.settings;
+        let count = slot.subscriptions.len() + slot.memberships.len();
+        let fits = count < settings.subscriptions_max
+            && slot.filter_bytes + filter.len() <= settings.filter_bytes_max;
+        let exists = || {
+            slot.memberships.contains_key(filter)
+                || self
+                    .subscriptions
+                    .find(filter)
+                    .is_some_and(|id| slot.subscriptions.contains(&id))
+        };
+        !fits && !exists()
     }
 
     /// `false` when another worker has to confirm.
@@ -105,7 +117,10 @@ impl<T: Transport> Worker<T> {
         }
         let target = Target::Session(SubscriberId(session.0));
         let added = self.subscriptions.subscribe(request.filter, target, subscription);
-        self.sessions.get_mut(session).subscriptions.insert(added.filter);
+        let slot = self.sessions.get_mut(session);
+        if slot.subscriptions.insert(added.filter) {
+            slot.filter_bytes += request.filter.len();
+        }
         if added.is_first
             && let Some(interest) = &self.interest
         {
@@ -116,6 +131,8 @@ impl<T: Transport> Worker<T> {
             RetainHandling::IfNew => added.is_new,
             RetainHandling::Never => false,
         };
+        // What an earlier SUBSCRIBE has begun to send goes on under the new terms, or not at all.
+        self.cancel_replay(session, request.filter);
         if wants_retained && self.limits().retain_available {
             self.start_replay(session, request.filter, subscription);
         }
@@ -139,8 +156,11 @@ impl<T: Transport> Worker<T> {
         let Some(conn) = self.conns.get_mut(pending.conn) else { return };
         let Some(session) = conn.session() else { return };
         let out = self.buffers.ready(&mut conn.control);
-        self.sessions.get(session).session.suback(pending.packet_id, &pending.codes, out);
-        self.mark_dirty(pending.conn);
+        if self.sessions.get(session).session.suback(pending.packet_id, &pending.codes, out) {
+            self.mark_dirty(pending.conn);
+        } else {
+            self.disconnect(pending.conn, ReasonCode::PacketTooLarge, "the SUBACK is too large");
+        }
     }
 
     pub(super) fn on_unsubscribe(
@@ -164,8 +184,11 @@ impl<T: Transport> Worker<T> {
         self.count_sessions();
         let Some(entry) = self.conns.get_mut(conn) else { return };
         let out = self.buffers.ready(&mut entry.control);
-        self.sessions.get(session).session.unsuback(unsubscribe.packet_id, &codes, out);
-        self.mark_dirty(conn);
+        if self.sessions.get(session).session.unsuback(unsubscribe.packet_id, &codes, out) {
+            self.mark_dirty(conn);
+        } else {
+            self.disconnect(conn, ReasonCode::PacketTooLarge, "the UNSUBACK is too large");
+        }
     }
 
     fn unsubscribe(&mut self, session: SessionId, filter: &str) -> bool {
@@ -178,7 +201,10 @@ impl<T: Transport> Worker<T> {
             }
         });
         if existed {
-            self.sessions.get_mut(session).subscriptions.remove(&id);
+            let slot = self.sessions.get_mut(session);
+            slot.subscriptions.remove(&id);
+            slot.filter_bytes -= filter.len();
+            self.cancel_replay(session, filter);
         }
         existed
     }

@@ -36,22 +36,34 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn add(&mut self, at: Time, timer: Timer) {
+    /// Sets a timer, and says for when: never earlier than `at`.
+    pub(super) fn add(&mut self, at: Time, timer: Timer) -> Time {
         if at == Time::NEVER {
-            return;
+            return at;
         }
         let rounded = Time::from_millis(at.as_millis().div_ceil(GRAIN_MS) * GRAIN_MS);
         self.heap.push(Reverse((rounded, timer)));
+        rounded
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Forgets timers that nobody waits for any more.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(Time, Timer) -> bool) {
+        self.heap.retain(|Reverse((at, timer))| keep(*at, *timer));
+        self.heap.shrink_to(2 * self.heap.len());
     }
 
     pub(super) fn next(&self) -> Time {
         self.heap.peek().map_or(Time::NEVER, |Reverse((at, _))| *at)
     }
 
-    pub(super) fn pop_due(&mut self, now: Time) -> Option<Timer> {
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<(Time, Timer)> {
         if self.next() > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, timer))| timer)
+        self.heap.pop().map(|Reverse(due)| due)
     }
 }

@@ -28,7 +28,8 @@ pub trait Transport {
     /// Writes `head` and then `body`, as far as there is room, and says how many bytes that were.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room; anything else ends the connection.
+    /// `WouldBlock` when there is no room, and then "writable" is reported when there is some;
+    /// anything else ends the connection.
     fn write(&mut self, link: &mut Self::Link, head: &[u8], body: &[u8]) -> io::Result<usize>;
 
     /// Ends our half: what was written still arrives.
