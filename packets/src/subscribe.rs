@@ -4,7 +4,7 @@ use crate::property::Place;
 use crate::publish::read_packet_id;
 use crate::topic::{is_valid_filter, split_shared};
 use crate::wire::{Reader, put_binary, put_header, put_u16};
-use crate::{PacketError, PacketId, Properties, QoS, ReasonCode, Version};
+use crate::{PacketError, PacketId, Properties, QoS, Version};
 
 /// When retained messages are sent at subscribe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -181,7 +181,11 @@ pub struct SubAck<'a> {
 
 impl<'a> SubAck<'a> {
     pub(crate) fn decode(body: &'a [u8], version: Version) -> Result<Self, PacketError> {
-        let (packet_id, properties, codes) = decode_codes(body, version, Place::SubAck)?;
+        let table = if version.has_properties() { SUBACK_CODES } else { SUBACK_CODES_BEFORE_5 };
+        let (packet_id, properties, codes) = decode_codes(body, version, Place::SubAck, table)?;
+        if codes.is_empty() {
+            return Err(PacketError::malformed("3.8.4-6", "SUBACK without a code"));
+        }
         Ok(Self { packet_id, properties, codes })
     }
 
@@ -191,12 +195,17 @@ impl<'a> SubAck<'a> {
     }
 }
 
+const SUBACK_CODES: &[u8] =
+    &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2];
+const SUBACK_CODES_BEFORE_5: &[u8] = &[0x00, 0x01, 0x02, 0x80];
+
 /// Reads what SUBACK and UNSUBACK have in common: identifier, properties, a code per filter.
-pub(crate) fn decode_codes(
-    body: &[u8],
+pub(crate) fn decode_codes<'a>(
+    body: &'a [u8],
     version: Version,
     place: Place,
-) -> Result<(PacketId, Properties<'_>, &[u8]), PacketError> {
+    table: &[u8],
+) -> Result<(PacketId, Properties<'a>, &'a [u8]), PacketError> {
     let mut reader = Reader::new(body);
     let packet_id = read_packet_id(&mut reader)?;
     let properties = if version.has_properties() {
@@ -204,9 +213,8 @@ pub(crate) fn decode_codes(
     } else {
         Properties::default()
     };
-    let known = |&code: &u8| ReasonCode::from_u8(code).is_some();
-    if !reader.rest().iter().all(known) {
-        return Err(PacketError::malformed("3.9.3-2", "unknown reason code"));
+    if !reader.rest().iter().all(|code| table.contains(code)) {
+        return Err(PacketError::malformed("3.9.3-2", "a reason code this packet does not have"));
     }
     Ok((packet_id, properties, reader.rest()))
 }

@@ -77,6 +77,8 @@ impl<'a> Unsubscribe<'a> {
     }
 }
 
+const UNSUBACK_CODES: &[u8] = &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8f, 0x91];
+
 /// The answer to an UNSUBSCRIBE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsubAck<'a> {
@@ -90,7 +92,8 @@ pub struct UnsubAck<'a> {
 
 impl<'a> UnsubAck<'a> {
     pub(crate) fn decode(body: &'a [u8], version: Version) -> Result<Self, PacketError> {
-        let (packet_id, properties, codes) = decode_codes(body, version, Place::UnsubAck)?;
+        let (packet_id, properties, codes) =
+            decode_codes(body, version, Place::UnsubAck, UNSUBACK_CODES)?;
         if !version.has_properties() && !codes.is_empty() {
             return Err(PacketError::malformed("3.11", "bytes follow the packet identifier"));
         }

@@ -56,7 +56,7 @@ fn wanted(identifier: u32) -> Subscription {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn routes_are_those_of_a_naive_matcher(operations in vec(operation(), 1..150)) {

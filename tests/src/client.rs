@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dunlin_packets::{Frame, Packet, VARINT_MAX, Version};
+use dunlin_packets::{Ack, AckKind, Frame, Packet, VARINT_MAX, Version};
 use parking_lot::Mutex;
 
 use crate::{Connecting, Pipe, Sim, describe};
@@ -109,5 +109,27 @@ impl Client {
     #[must_use]
     pub fn take_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.pipe.lock().from_broker)
+    }
+
+    /// Appends a PUBACK for every PUBLISH at QoS 1 that has come, and throws everything away.
+    /// Allocates nothing.
+    pub fn acknowledge_into(&self, acks: &mut Vec<u8>) {
+        let mut pipe = self.pipe.lock();
+        let mut rest = &pipe.from_broker[..];
+        while let Ok(Some((frame, len))) = Frame::split(rest, VARINT_MAX as usize + 5, self.version)
+        {
+            if let Ok(Packet::Publish(publish)) = Packet::decode(&frame, self.version)
+                && let Some(id) = publish.packet_id
+            {
+                Ack::new(AckKind::PubAck, id).encode(self.version, acks);
+            }
+            rest = &rest[len..];
+        }
+        pipe.from_broker.clear();
+    }
+
+    /// Throws away what has come.
+    pub fn discard(&self) {
+        self.pipe.lock().from_broker.clear();
     }
 }

@@ -4,6 +4,7 @@
 mod client;
 mod describe;
 mod packets;
+pub mod program;
 mod sim;
 
 pub use client::Client;

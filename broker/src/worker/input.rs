@@ -242,13 +242,13 @@ impl<T: Transport> Worker<T> {
         let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
         let out = self.buffers.ready(&mut conn.control);
         let action = slot.session.on_packet(packet, slot.hash, &mut cx, out)?;
+        if conn.control.is_empty() {
+            // A buffer that nothing was written to is for somebody else.
+            self.buffers.give_back(&mut conn.control);
+        }
         match action {
             Action::None => self.mark_dirty(id),
             Action::Publish { message, packet_id } => {
-                // A buffer that nothing was written to is for somebody else.
-                if packet_id.is_none() && conn.control.is_empty() {
-                    self.buffers.give_back(&mut conn.control);
-                }
                 let publisher = Publisher { session, conn: id };
                 self.on_publish(publisher, message, packet_id);
             }

@@ -22,7 +22,12 @@ pub enum Mail<L> {
         publisher: Option<ConnId>,
     },
     /// A retained message for the receiver's part of the store.
-    Retain(Message),
+    Retain {
+        /// The message; what comes home is a spare buffer.
+        message: Message,
+        /// The workers it was routed to, a bit each.
+        routed: u64,
+    },
     /// A retained search for a subscription of the sender.
     RetainedSearch(Box<RetainedSearch>),
     /// What one bite of the search found.
@@ -152,7 +157,7 @@ impl<T: Transport> Worker<T> {
     /// Puts an item into this turn's batch for another worker.
     pub(super) fn mail(&mut self, to: usize, item: Mail<T::Link>) {
         let bytes = match &item {
-            Mail::Publish { message, .. } | Mail::Retain(message) => message.len(),
+            Mail::Publish { message, .. } | Mail::Retain { message, .. } => message.len(),
             Mail::GroupDeliver(deliver) => deliver.message.len(),
             Mail::GroupReturn(back) => back.message.len(),
             Mail::RetainedFound(found) => found.messages.iter().map(Message::len).sum(),
@@ -180,7 +185,9 @@ impl<T: Transport> Worker<T> {
         let Self { outboxes, pool, .. } = self;
         for outbox in outboxes.iter_mut().flatten() {
             outbox.collect(|item| match item {
-                Mail::Publish { message, .. } | Mail::Retain(message) => pool.take_back(message),
+                Mail::Publish { message, .. } | Mail::Retain { message, .. } => {
+                    pool.take_back(message);
+                }
                 Mail::GroupDeliver(deliver) => pool.take_back(deliver.message),
                 _ => {}
             });
@@ -223,8 +230,9 @@ impl<T: Transport> Worker<T> {
                 self.route_here(&message, None, publisher);
                 self.pool.release(message);
             }
-            Mail::Retain(message) => {
-                let message = self.pool.adopt(message);
+            Mail::Retain { message, routed } => {
+                let (message, routed) = (self.pool.adopt(message), *routed);
+                self.route_to_latecomers(&message, routed);
                 self.store_retained(message);
             }
             Mail::GroupDeliver(deliver) => self.on_group_deliver(deliver),
@@ -248,7 +256,7 @@ impl<T: Transport> Worker<T> {
             Mail::Resume(conn) => self.resume(conn),
             Mail::Quiet => self.shutdown.on_quiet(),
             Mail::Shutdown => self.begin_shutdown(),
-            Mail::Publish { .. } | Mail::Retain(_) | Mail::GroupDeliver(_) | Mail::Spent => {}
+            Mail::Publish { .. } | Mail::Retain { .. } | Mail::GroupDeliver(_) | Mail::Spent => {}
         }
     }
 }

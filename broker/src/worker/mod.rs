@@ -50,7 +50,7 @@ pub use transport::Transport;
 
 use conn::{BufferPool, Conns};
 use interest::InterestView;
-use retained::{Replays, RetainedShard};
+use retained::{Replays, RetainedShard, RetainedTotals};
 use sessions::{SessionKey, Sessions};
 use shutdown::Shutdown;
 use stats::Counters;
@@ -72,6 +72,7 @@ pub struct Shared {
     /// Keys of the hashes that have to agree between workers.
     hasher: ahash::RandomState,
     client_numbers: AtomicU64,
+    retained: RetainedTotals,
     started: Time,
 }
 
@@ -86,6 +87,7 @@ impl Shared {
             connections: conn::ConnectionCounts::new(listeners),
             hasher: ahash::RandomState::new(),
             client_numbers: AtomicU64::new(1),
+            retained: RetainedTotals::default(),
             started,
         }
     }
@@ -200,7 +202,7 @@ impl<T: Transport> Worker<T> {
             subscriptions: Subscriptions::default(),
             interest,
             groups: ShareGroups::new(settings.share_strategy, shared.hasher.hash_one(index)),
-            retained: RetainedShard::new(settings.retained, outboxes.len()),
+            retained: RetainedShard::default(),
             replays: Replays::default(),
             pending_subacks: PendingSubAcks::default(),
             inbox,

@@ -54,11 +54,11 @@ impl<T: Transport> Worker<T> {
         from: Option<SessionId>,
         conn: Option<ConnId>,
     ) -> bool {
-        if self.pool.get(message).retain {
-            self.retain(message);
-        }
         let key = conn.map(|conn| PublisherKey { worker: self.index as u16, conn });
         let workers = self.route_here(message, from, key);
+        if self.pool.get(message).retain {
+            self.retain(message, workers | 1 << self.index);
+        }
         let mut rest = workers;
         while rest != 0 {
             let worker = rest.trailing_zeros() as usize;

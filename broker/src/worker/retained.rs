@@ -5,9 +5,11 @@
 //! next bite when its session's queue has room: it holds no worker up and fills no queue.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin_queue::{DropReason, Entry, Identifiers, Message, MessageRef};
-use dunlin_router::{RetainedIndex, Subscription};
+use dunlin_router::{Remote, RetainedIndex, Subscription};
+use dunlin_session::SYS_PREFIX;
 use slab::Slab;
 
 use super::mail::{Mail, RetainedFound, RetainedSearch};
@@ -30,24 +32,41 @@ const SWEEP_TOPICS: usize = 10_000;
 const SWEEP_INTERVAL_MS: u64 = 1_000;
 
 /// This worker's part of the retained store.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RetainedShard {
     index: RetainedIndex<MessageRef>,
-    bytes: usize,
-    limits: RetainedLimits,
     /// Where the sweep for expired messages goes on.
     swept_to: Option<Box<str>>,
 }
 
-impl RetainedShard {
-    pub(super) fn new(limits: RetainedLimits, workers: usize) -> Self {
-        let limits = RetainedLimits {
-            messages_max: limits.messages_max.div_ceil(workers),
-            bytes_max: limits.bytes_max.div_ceil(workers),
-        };
-        Self { index: RetainedIndex::default(), bytes: 0, limits, swept_to: None }
+/// What the retained stores of all workers hold, for the limits.
+#[derive(Debug, Default)]
+pub(super) struct RetainedTotals {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl RetainedTotals {
+    /// Whether a message of `len` bytes fits in place of one of `stored`. Two workers that ask at
+    /// the same moment may exceed a limit by one message.
+    fn has_room(&self, stored: Option<usize>, len: usize, limits: &RetainedLimits) -> bool {
+        let messages = self.messages.load(Ordering::Relaxed) + usize::from(stored.is_none());
+        let bytes = self.bytes.load(Ordering::Relaxed) - stored.unwrap_or(0) + len;
+        messages <= limits.messages_max && bytes <= limits.bytes_max
     }
 
+    fn add(&self, len: usize) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    fn remove(&self, len: usize) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+impl RetainedShard {
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
@@ -134,14 +153,31 @@ struct Bite {
 impl<T: Transport> Worker<T> {
     /// Stores, replaces or deletes the retained message of a topic \[MQTT-3.3.1-5\], on the worker
     /// that keeps it.
-    pub(super) fn retain(&mut self, message: &MessageRef) {
+    pub(super) fn retain(&mut self, message: &MessageRef, routed: u64) {
         let home = self.shared.worker_of(self.pool.get(message).topic(), self.outboxes.len());
         if home == self.index {
             let message = self.pool.share(message);
             self.store_retained(message);
         } else {
             let copy = self.pool.copy(message);
-            self.mail(home, Mail::Retain(copy));
+            self.mail(home, Mail::Retain { message: copy, routed });
+        }
+    }
+
+    /// Who subscribed after a retained message was routed, and searched here before it arrived, has
+    /// missed it both ways. Those are on workers that had no interest then and have one now.
+    pub(super) fn route_to_latecomers(&mut self, message: &MessageRef, routed: u64) {
+        if routed & 1 << self.index == 0 {
+            self.route_here(message, None, None);
+        }
+        let topic = self.pool.get(message).topic();
+        let interested = self.interest.as_mut().map_or(0, |interest| interest.workers(topic));
+        let mut late = interested & !routed;
+        while late != 0 {
+            let worker = late.trailing_zeros() as usize;
+            late &= late - 1;
+            let copy = self.pool.copy(message);
+            self.mail(worker, Mail::Publish { message: copy, publisher: None });
         }
     }
 
@@ -156,13 +192,14 @@ impl<T: Transport> Worker<T> {
             removed
         } else {
             let stored = shard.index.get(topic).map(|old| self.pool.get(old).len());
-            let messages = shard.index.len() + usize::from(stored.is_none());
-            let bytes = shard.bytes - stored.unwrap_or(0) + len;
-            if messages > shard.limits.messages_max || bytes > shard.limits.bytes_max {
+            let totals = &self.shared.retained;
+            // The broker's own figures find room whatever the clients have stored.
+            let is_own = topic.starts_with(SYS_PREFIX);
+            if !is_own && !totals.has_room(stored, len, &self.shared.settings.retained) {
                 self.pool.release(message);
                 return self.counters.drop(DropReason::RetainedLimit);
             }
-            shard.bytes += len;
+            totals.add(len);
             // An own borrow of the topic: the message moves into the index.
             let topic: Box<str> = topic.into();
             shard.index.insert(&topic, message)
@@ -175,7 +212,7 @@ impl<T: Transport> Worker<T> {
     }
 
     fn release_retained(&mut self, message: MessageRef) {
-        self.retained.bytes -= self.pool.get(&message).len();
+        self.shared.retained.remove(self.pool.get(&message).len());
         self.pool.release(message);
     }
 

@@ -245,6 +245,10 @@ impl<T: Transport> Worker<T> {
     }
 
     fn return_to_group(&mut self, session: SessionId, entry: Entry, never_again: bool) {
+        if self.shutdown.is_begun() {
+            // Everybody is being disconnected: the next member would not keep it either.
+            return entry.release(&mut self.pool);
+        }
         let except = self.sessions.key(self.index, session);
         let (home, group) = unpack_group(entry.group);
         if home == self.index {

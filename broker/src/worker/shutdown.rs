@@ -77,7 +77,8 @@ impl<T: Transport> Worker<T> {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.shutdown.is_over && self.conns.is_empty()
+        let is_overdue = self.shutdown.is_overdue && self.dirty.is_empty();
+        self.shutdown.is_over && (self.conns.is_empty() || is_overdue)
     }
 
     pub(super) fn run_shutdown(&mut self) {
