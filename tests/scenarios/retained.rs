@@ -102,6 +102,32 @@ fn a_wildcard_subscription_gets_all_matching_messages_from_all_workers() {
 }
 
 #[test]
+fn a_subscriber_and_a_publisher_at_the_same_moment_make_one_copy() {
+    for workers in [1, 2, 3, 4] {
+        for round in 0..60 {
+            let mut sim = Sim::new(workers, Settings::default());
+            let (s, p) = (format!("s{round}"), format!("p{}", round / 4));
+            let subscriber = Client::online(&mut sim, &Connecting::v5(&s));
+            let publisher = Client::online(&mut sim, &Connecting::v5(&p));
+            let topic = format!("t/{}", round % 8);
+            let filter = if round % 2 == 0 { "t/#" } else { &topic };
+            publisher.write(Publishing::q1(&topic, "old", 1).retain().v5());
+            if round % 3 == 0 {
+                sim.run();
+            }
+            subscriber.write(Subscribing::to(filter, 2).v5());
+            publisher.write(Publishing::q2(&topic, "new", 2).retain().v5());
+            sim.run();
+            let texts = subscriber.take();
+            let of = |payload: &str| texts.iter().filter(|text| text.contains(payload)).count();
+            assert_eq!(of("new"), 1, "{workers} workers, round {round}: {texts:?}");
+            assert!(of("old") <= 1, "{texts:?}");
+            assert!(texts.last().is_some_and(|last| last.contains("new")), "{texts:?}");
+        }
+    }
+}
+
+#[test]
 fn a_replay_waits_for_a_client_that_does_not_read_and_goes_on_after() {
     let mut sim = Sim::new(2, Settings::default());
     let publisher = Client::online(&mut sim, &Connecting::v5("p"));

@@ -168,7 +168,21 @@ impl<T: Transport> Worker<T> {
         self.is_out_of_credit |= outbox.is_exhausted();
     }
 
+    /// Posts everything; what is to be retained after everything else (see `retained`).
     pub(super) fn post_mail(&mut self) -> bool {
+        let all_posted = self.post_outboxes();
+        if self.retains.is_empty() {
+            return all_posted;
+        }
+        let mut retains = std::mem::take(&mut self.retains);
+        for (home, item) in retains.drain(..) {
+            self.mail(home, item);
+        }
+        self.retains = retains;
+        self.post_outboxes() && all_posted
+    }
+
+    fn post_outboxes(&mut self) -> bool {
         let mut all_posted = true;
         for outbox in self.outboxes.iter_mut().flatten() {
             all_posted &= outbox.post();

@@ -163,6 +163,8 @@ pub struct Worker<T: Transport> {
     /// What one item counts at least, so that the mail under way to a worker fits into the rest of
     /// a queue whose publishers are being held back.
     mail_item_bytes: usize,
+    /// Messages to be retained by other workers, to be mailed behind everything else.
+    retains: Vec<(usize, Mail<T::Link>)>,
     /// Batches that have been worked off in this turn.
     received: Vec<Batch<Mail<T::Link>>>,
 
@@ -211,6 +213,7 @@ impl<T: Transport> Worker<T> {
             shutdown: Shutdown::default(),
             is_out_of_credit: false,
             mail_item_bytes: mail_item_bytes(settings, outboxes.len()),
+            retains: Vec::new(),
             received: Vec::new(),
             out_scratch: Vec::new(),
             in_scratch: vec![0; input::READ_BYTES].into_boxed_slice(),

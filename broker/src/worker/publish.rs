@@ -86,6 +86,9 @@ impl<T: Transport> Worker<T> {
         self.matched.clear();
         self.matched.extend_from_slice(route.matches);
         let matched = std::mem::take(&mut self.matched);
+        if !self.replays.is_empty() && self.pool.get(message).retain {
+            self.note_live(message, &matched);
+        }
         if may_overlap && self.shared.settings.overlap == OverlapPolicy::Merge {
             for same in matched.chunk_by(|a, b| a.target() == b.target()) {
                 self.deliver_merged(message, same, from, publisher);

@@ -3,12 +3,17 @@
 //!
 //! A replay belongs to one subscription. It goes over the workers one by one, and asks for the
 //! next bite when its session's queue has room: it holds no worker up and fills no queue.
+//!
+//! Live messages overtake it. A worker posts what it has published before what it has retained,
+//! and inboxes keep the order things were caused in: so what a search finds is never newer than
+//! what its subscriber has been sent live. A replay therefore leaves out topics that were
+//! published while it was on its way: their stored messages are stale, or there a second time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin_queue::{DropReason, Entry, Identifiers, Message, MessageRef};
-use dunlin_router::{Remote, RetainedIndex, Subscription};
+use dunlin_router::{Match, Remote, RetainedIndex, SubscriberId, Subscription, Target};
 use dunlin_session::SYS_PREFIX;
 use slab::Slab;
 
@@ -27,6 +32,8 @@ const BITE_BYTES: usize = 1 << 20;
 /// where the queue is smaller.
 const QUEUE_HIGH: usize = 512;
 const QUEUE_LOW: usize = 128;
+/// Topics a replay remembers as published while it was on its way.
+const LIVE_TOPICS_MAX: usize = 10_000;
 /// Topics a sweep looks at, and the time between two.
 const SWEEP_TOPICS: usize = 10_000;
 const SWEEP_INTERVAL_MS: u64 = 1_000;
@@ -99,6 +106,8 @@ struct Replay {
     /// The topic to go on behind.
     after: Option<Box<str>>,
     stage: Stage,
+    /// Topics that were published meanwhile.
+    live: BTreeSet<Box<str>>,
 }
 
 /// Replays of this worker's sessions: one for a filter of a session.
@@ -135,6 +144,10 @@ impl Replays {
         Some(replay)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     fn make_ready(&mut self, id: ReplayId) {
         if let Some(replay) = self.get_mut(id) {
             replay.stage = Stage::Ready;
@@ -159,8 +172,23 @@ impl<T: Transport> Worker<T> {
             let message = self.pool.share(message);
             self.store_retained(message);
         } else {
-            let copy = self.pool.copy(message);
-            self.mail(home, Mail::Retain { message: copy, routed });
+            let message = self.pool.copy(message);
+            self.retains.push((home, Mail::Retain { message, routed }));
+        }
+    }
+
+    /// A message to be retained is on its way to these sessions.
+    #[cold]
+    pub(super) fn note_live(&mut self, message: &MessageRef, matched: &[Match]) {
+        let topic = self.pool.get(message).topic();
+        for entry in matched {
+            let Target::Session(SubscriberId(session)) = entry.target() else { continue };
+            for &id in self.sessions.get(SessionId(session)).replays.values() {
+                let Some(replay) = self.replays.get_mut(id) else { continue };
+                if replay.live.len() < LIVE_TOPICS_MAX {
+                    replay.live.insert(topic.into());
+                }
+            }
         }
     }
 
@@ -240,6 +268,7 @@ impl<T: Transport> Worker<T> {
             workers_end,
             after: None,
             stage: Stage::Ready,
+            live: BTreeSet::new(),
         });
         self.sessions.get_mut(session).replays.insert(filter.into(), id);
         self.replays.make_ready(id);
@@ -363,6 +392,9 @@ impl<T: Transport> Worker<T> {
         let Some(replay) = self.replays.get_mut(id) else { return self.pool.release(message) };
         let (session, subscription) = (replay.session, replay.subscription);
         let content = self.pool.get(&message);
+        if !replay.live.is_empty() && replay.live.contains(content.topic()) {
+            return self.pool.release(message);
+        }
         let is_own = content.publisher == self.sessions.get(session).hash;
         if is_own && subscription.options.no_local {
             return self.pool.release(message);
