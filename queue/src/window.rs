@@ -227,8 +227,8 @@ impl Window {
         })
     }
 
-    /// Ends the deliveries that `wanted` says and that the client has not got for certain, and takes
-    /// their entries.
+    /// Ends the deliveries that `wanted` says and that the client has not got for certain, and
+    /// takes their entries.
     pub fn extract(
         &mut self,
         pool: &MessagePool,

@@ -70,8 +70,8 @@ impl MatchCache {
         &mut self.routes[index]
     }
 
-    /// Makes an entry for `topic`, which has none. Its stamps say nothing yet. `None` when the topic
-    /// is too long to be remembered.
+    /// Makes an entry for `topic`, which has none. Its stamps say nothing yet. `None` when the
+    /// topic is too long to be remembered.
     pub(crate) fn insert(&mut self, topic: &str) -> Option<usize> {
         if topic.len() > TOPIC_BYTES_MAX {
             return None;

@@ -109,8 +109,9 @@ pub fn default_file() -> String {
     let mut config = Config::default();
     let mut text = String::from(
         "# Dunlin's configuration. Every option stands here with its default value.\n\
-         # Over this file goes the environment (DUNLIN_LIMITS__MAX_PACKET_SIZE=...), over that the\n\
-         # command line (--set limits.max_packet_size=...). Sizes may have a unit: \"16MiB\".\n",
+         # Over this file goes the environment (DUNLIN_LIMITS__MAX_PACKET_SIZE=...), over\n\
+         # that the command line (--set limits.max_packet_size=...). Sizes may have a unit:\n\
+         # \"16MiB\".\n",
     );
     let mut section = "";
     for spec in table::TABLE {

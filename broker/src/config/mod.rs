@@ -1,7 +1,8 @@
 //! Configuration: defaults, then a TOML file, then the environment, then the command line.
 //!
-//! Every option is one row of [`table`](self), which has its name, its documentation, its check and its
-//! place in [`Config`]. The commented default file, the environment and `--set` are made from it.
+//! Every option is one row of [`table`](self), which has its name, its documentation, its check
+//! and its place in [`Config`]. The commented default file, the environment and `--set` are made
+//! from it.
 
 mod field;
 mod file;

@@ -68,7 +68,8 @@ pub(super) const TABLE: &[Spec] = &[
         .within(0..=WORKERS_MAX as i64),
     option(
         "data_dir",
-        "Directory for the broker's files, locked while it runs. Empty: none; everything is in memory.",
+        "Directory for the broker's files, locked while it runs. Empty: none. Nothing but the\n\
+         lock is kept there yet.",
         |c| &mut c.data_dir,
     ),
     option(
