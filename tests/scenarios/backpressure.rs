@@ -41,6 +41,29 @@ fn a_publisher_waits_for_a_consumer_that_catches_up_and_nothing_is_lost() {
 }
 
 #[test]
+fn reading_does_not_outrun_the_flush_of_a_large_fan_out() {
+    let mut sim = Sim::default();
+    let subscribers: Vec<_> = (0..1000)
+        .map(|number| {
+            let client = Client::online(&mut sim, &Connecting::v5(&format!("s{number}")));
+            client.send(&mut sim, Subscribing::to("t", 0).v5());
+            client.discard();
+            client
+        })
+        .collect();
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let publish = Publishing::q0("t", "a payload of a usual size, for a sensor").v5();
+    for _ in 0..10_000 {
+        publisher.write(&publish);
+    }
+    sim.run();
+    // One bite of 64 KiB at a time, whatever the publisher has sent.
+    let held = sim.messages_held_max();
+    assert!(held <= (64 << 10) / publish.len() + 1, "{held} messages at a time");
+    assert_eq!(subscribers[999].take().len(), 10_000);
+}
+
+#[test]
 fn a_consumer_that_does_not_catch_up_holds_nobody_back_any_longer() {
     let mut sim = Sim::new(1, small_queue(OverflowPolicy::DropNewest, 1000));
     let neighbour = Client::online(&mut sim, &Connecting::v5("neighbour"));

@@ -100,6 +100,8 @@ pub struct Sim {
     now: Time,
     /// The worker that accepts next.
     accepts_next: usize,
+    /// The most messages that were held after any round of turns.
+    held_max: usize,
 }
 
 impl Default for Sim {
@@ -141,7 +143,7 @@ impl Sim {
                 Worker::new(index, Arc::clone(&shared), transport, inbox, outboxes, now)
             })
             .collect();
-        Self { shared, workers, woken, pipes: Vec::new(), now, accepts_next: 0 }
+        Self { shared, workers, woken, pipes: Vec::new(), now, accepts_next: 0, held_max: 0 }
     }
 
     /// A new connection, nothing sent yet. Workers accept in turn.
@@ -169,6 +171,7 @@ impl Sim {
                 moved |= woken.swap(false, Ordering::SeqCst);
                 moved |= worker.turn(self.now);
             }
+            self.held_max = self.held_max.max(self.messages_held());
             // Mail for a worker that had its turn before the sender.
             moved |= self.woken.iter().any(|woken| woken.load(Ordering::SeqCst));
             if !moved {
@@ -234,10 +237,10 @@ impl Sim {
         self.workers.iter().map(|worker| worker.pool_stats().live).sum()
     }
 
-    /// Messages whose slot had to be made anew, over all workers.
+    /// The most messages that were ever held at the end of a turn.
     #[must_use]
-    pub fn pool_growth(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.pool_stats().grown).sum()
+    pub fn messages_held_max(&self) -> usize {
+        self.held_max
     }
 
     /// Connections the broker counts.
