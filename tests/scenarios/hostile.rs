@@ -18,6 +18,14 @@ fn a_topic_of_32_767_empty_levels_is_an_ordinary_topic() {
 }
 
 #[test]
+fn a_connect_of_many_megabytes_is_not_waited_for() {
+    let mut sim = Sim::default();
+    let client = sim.client();
+    client.send(&mut sim, [0x10, 0xff, 0xff, 0xff, 0x7f, 0, 4, b'M', b'Q', b'T', b'T', 5]);
+    assert_eq!(client.take(), ["CLOSED"]);
+}
+
+#[test]
 fn a_packet_may_come_byte_by_byte_or_with_many_others() {
     let mut sim = Sim::new(2, Settings::default());
     let mut bytes = Connecting::v5("c").bytes();

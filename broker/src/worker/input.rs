@@ -16,6 +16,9 @@ use super::{Transport, Worker};
 pub(super) const READ_BYTES: usize = 64 << 10;
 /// Read from all connections in one turn, before what that caused is flushed.
 const TURN_BYTES: usize = 1 << 20;
+/// Largest CONNECT: room for each of its fields, and for properties. What is larger comes from
+/// somebody nobody knows.
+const CONNECT_BYTES_MAX: usize = 512 << 10;
 /// Answers that wait for a client to read them, before its packets are left unread.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
 
@@ -272,7 +275,7 @@ impl<T: Transport> Worker<T> {
         if bytes.first().is_some_and(|&first| first != (Kind::Connect as u8) << 4) {
             return Err(PacketError::protocol("3.1.0-1", "the first packet is not CONNECT"));
         }
-        let limit = self.limits().packet_bytes_max as usize;
+        let limit = CONNECT_BYTES_MAX.min(self.limits().packet_bytes_max as usize);
         // The version is not known before the packet is there, so its length is judged mildly.
         let Some((frame, len)) = Frame::split(bytes, limit, Version::V4)? else { return Ok(None) };
         match dunlin_packets::Connect::decode(&frame) {
