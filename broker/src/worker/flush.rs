@@ -37,6 +37,7 @@ impl<T: Transport> Worker<T> {
     pub(super) fn flush_dirty(&mut self) {
         for _ in 0..self.dirty.len().min(FLUSHES_PER_TURN) {
             let Some(id) = self.dirty.pop_front() else { return };
+            self.unflushed = self.unflushed.saturating_sub(1);
             self.flush(id);
         }
     }

@@ -138,6 +138,8 @@ pub struct Worker<T: Transport> {
     readable: VecDeque<ConnId>,
     /// Connections that have something to send.
     dirty: VecDeque<ConnId>,
+    /// How many of them, from the front, have not been flushed since the last input.
+    unflushed: usize,
     /// Connections to be ended because their queue was full.
     doomed: Vec<ConnId>,
     /// Connections that may go on with what they had sent before they were held back.
@@ -197,6 +199,7 @@ impl<T: Transport> Worker<T> {
             buffers: BufferPool::default(),
             readable: VecDeque::new(),
             dirty: VecDeque::new(),
+            unflushed: 0,
             doomed: Vec::new(),
             resumed: Vec::new(),
             sessions: Sessions::default(),
@@ -240,10 +243,7 @@ impl<T: Transport> Worker<T> {
     pub fn turn(&mut self, now: Time) -> bool {
         self.now = now;
         self.collect_mail_that_came_home();
-        let more_mail = self.receive_mail();
-        // What is still to be flushed was caused by reading: first things first, or a fan-out
-        // grows faster than it is sent.
-        let more_to_read = if self.dirty.is_empty() { self.take_input() } else { true };
+        let more_input = if self.unflushed == 0 { self.take_input() } else { true };
         self.run_timers();
         self.run_replays();
         self.run_shutdown();
@@ -257,8 +257,7 @@ impl<T: Transport> Worker<T> {
         // before it gets its credit.
         self.send_batches_home();
         self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
-        more_mail
-            || more_to_read
+        more_input
             || !all_posted
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
@@ -266,10 +265,15 @@ impl<T: Transport> Worker<T> {
             || self.replays.are_ready()
     }
 
+    /// Mail and bytes. Not while connections that earlier input made dirty have still to be
+    /// flushed for the first time: a fan-out would grow faster than it is sent.
     fn take_input(&mut self) -> bool {
+        let more_mail = self.receive_mail();
         self.is_out_of_credit = self.any_outbox_exhausted();
         let more_resumed = self.go_on_with_resumed();
-        self.read_readable() || more_resumed
+        let more_to_read = self.read_readable();
+        self.unflushed = self.dirty.len();
+        more_mail || more_resumed || more_to_read
     }
 
     /// When [`Self::turn`] has to be called if nothing happens before.
