@@ -4,7 +4,7 @@ use dunlin_packets::{
     Ack, AckKind, Disconnect, Packet, PacketId, Properties, PropertiesBuf, Property, QoS,
     ReasonCode, SubAck, UnsubAck, Version,
 };
-use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, Time, Window};
+use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, Time, Window};
 
 use crate::link::Link;
 use crate::received::Received;
@@ -221,11 +221,12 @@ impl Session {
         }
     }
 
-    /// Puts a message into the queue. `dropped` gets what was not kept, and why.
+    /// Puts a message into the queue, within `limits`. `dropped` gets what was not kept, and why.
     #[inline]
     pub fn enqueue(
         &mut self,
         entry: Entry,
+        limits: &QueueLimits,
         cx: &mut Context<'_>,
         mut dropped: impl FnMut(DropReason),
     ) {
@@ -234,7 +235,7 @@ impl Session {
             entry.release(cx.pool);
             return dropped(DropReason::OfflineQos0);
         }
-        self.queue.push(entry, &cx.limits.queue, cx.pool, dropped);
+        self.queue.push(entry, limits, cx.pool, dropped);
     }
 
     /// Ends the session: releases what it holds, and says how many messages were not delivered.

@@ -156,7 +156,8 @@ impl Model {
         let message = pool.insert(&fields, *now);
         let entry = Entry { message, identifiers: Identifiers::NONE, group: 0, qos, retain: false };
         let mut cx = Context { limits, pool, now: *now };
-        session.enqueue(entry, &mut cx, |reason| panic!("nothing is dropped: {reason:?}"));
+        let queue = limits.queue;
+        session.enqueue(entry, &queue, &mut cx, |reason| panic!("nothing is dropped: {reason:?}"));
     }
 
     fn poll(&mut self, packets: usize) {

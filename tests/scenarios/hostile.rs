@@ -26,6 +26,22 @@ fn a_connect_of_many_megabytes_is_not_waited_for() {
 }
 
 #[test]
+fn a_client_that_only_asks_and_then_vanishes_is_gone() {
+    let mut sim = Sim::default();
+    let watcher = Client::online(&mut sim, &Connecting::v5("w"));
+    watcher.send(&mut sim, Subscribing::to("will", 0).v5());
+    let client = Client::online(&mut sim, &Connecting::v5("c").will("will", "gone", 0, false));
+    client.limit_room(100);
+    for _ in 0..200 {
+        client.write([0xc0, 0].repeat(1000));
+    }
+    sim.run();
+    client.drop_connection(&mut sim);
+    assert_eq!(watcher.take(), ["SUBACK 1 [00]", "PUBLISH will \"gone\""]);
+    assert_eq!(sim.stats().online, 1);
+}
+
+#[test]
 fn a_packet_may_come_byte_by_byte_or_with_many_others() {
     let mut sim = Sim::new(2, Settings::default());
     let mut bytes = Connecting::v5("c").bytes();

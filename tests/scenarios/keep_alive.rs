@@ -18,6 +18,18 @@ fn mqtt5_3_1_2_22_a_silent_client_is_disconnected_after_one_and_a_half_keep_aliv
 }
 
 #[test]
+fn a_client_that_asks_and_never_reads_is_not_kept_alive_by_that() {
+    let mut sim = Sim::default();
+    let client = Client::online(&mut sim, &Connecting::v5("c").keep_alive(10));
+    client.limit_room(0);
+    for _ in 0..200 {
+        client.write([0xc0, 0].repeat(1000));
+    }
+    sim.advance_s(20);
+    assert_eq!(sim.stats().online, 0);
+}
+
+#[test]
 fn mqtt5_3_12_4_1_pings_are_answered_and_keep_the_client_alive() {
     let mut sim = Sim::default();
     let client = Client::online(&mut sim, &Connecting::v5("c").keep_alive(10));
@@ -68,14 +80,16 @@ fn a_connection_that_never_sends_connect_is_closed() {
 }
 
 #[test]
-fn half_a_packet_is_not_waited_for_for_ever() {
-    let mut sim = Sim::default();
-    let client = Client::online(&mut sim, &Connecting::v5("c"));
-    client.send(&mut sim, [0x30, 10, 0]);
-    sim.advance_s(29);
-    client.send(&mut sim, [1]);
-    sim.advance_s(29);
-    assert!(!client.is_closed(), "it makes progress");
-    sim.advance_s(2);
-    assert_eq!(client.take(), ["DISCONNECT MalformedPacket", "CLOSED"]);
+fn half_a_packet_is_not_waited_for_for_ever_wherever_its_session_lives() {
+    let mut sim = Sim::new(4, Settings::default());
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let client = Client::online(&mut sim, &Connecting::v5(name));
+        client.send(&mut sim, [0x30, 10, 0]);
+        sim.advance_s(29);
+        client.send(&mut sim, [1]);
+        sim.advance_s(29);
+        assert!(!client.is_closed(), "it makes progress");
+        sim.advance_s(2);
+        assert_eq!(client.take(), ["DISCONNECT MalformedPacket", "CLOSED"]);
+    }
 }

@@ -1,7 +1,8 @@
 //! The end of the broker.
 
 use dunlin::worker::Settings;
-use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing};
+use dunlin_packets::Property;
+use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing, puback};
 
 #[test]
 fn clients_are_told_and_closed() {
@@ -44,6 +45,25 @@ fn what_was_accepted_is_delivered_first() {
         assert_eq!(texts.len(), 502);
         assert_eq!(texts[500..], ["DISCONNECT ServerShuttingDown", "CLOSED"]);
     }
+}
+
+#[test]
+fn acknowledgements_behind_a_publication_are_still_read() {
+    let mut sim = Sim::default();
+    let client = Client::online(&mut sim, &Connecting::v5("c").with(Property::ReceiveMaximum(1)));
+    client.send(&mut sim, Subscribing::to("t", 1).v5());
+    for id in 1..=3 {
+        client.send(&mut sim, Publishing::q1("t", "x", id).v5());
+    }
+    let _ = client.take();
+    sim.begin_shutdown();
+    for id in 1..=3u16 {
+        client.write(Publishing::q1("t", "too late", 10 + id).v5());
+        client.send(&mut sim, puback(id));
+    }
+    let texts = client.take();
+    assert_eq!(texts[..2], ["PUBLISH t \"x\" q1 id=2", "PUBLISH t \"x\" q1 id=3"]);
+    assert_eq!(texts[2..], ["DISCONNECT ServerShuttingDown", "CLOSED"]);
 }
 
 #[test]

@@ -188,7 +188,8 @@ impl Sim {
             let mut pipe = pipe.lock();
             let Some((worker, id)) = pipe.owner.filter(|_| !pipe.broker_closed) else { continue };
             let (has_bytes, hung_up) = (!pipe.to_broker.is_empty(), pipe.client_closed);
-            let has_room = pipe.write_refused && pipe.room > 0;
+            // A socket that has failed is writable too: the next write finds it out.
+            let has_room = pipe.write_refused && (pipe.room > 0 || hung_up);
             if has_room {
                 pipe.write_refused = false;
             }

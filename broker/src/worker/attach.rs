@@ -83,6 +83,8 @@ impl<T: Transport> Worker<T> {
             keep_alive_s = offer.keep_alive_s, resumed, "connected"
         );
         conn.phase = Phase::Online(session);
+        // The timer for the CONNECT may still be set; it finds nothing to do.
+        conn.has_timer = false;
         let slot = self.sessions.get_mut(session);
         slot.conn = Some(id);
         let limits = &self.shared.settings.limits;
@@ -260,7 +262,10 @@ impl<T: Transport> Worker<T> {
             && let Some(id) = slot.conn
         {
             let conn = self.conns.get(id);
-            let is_unread = conn.is_some_and(|conn| conn.pauses > 0 || conn.is_readable);
+            let is_unread = conn.is_some_and(|conn| {
+                // Who does not read our answers is not listened to, and that is its own doing.
+                conn.pauses > 0 || conn.is_readable && !conn.has_unread_answers()
+            });
             if is_unread || self.is_out_of_credit {
                 // We have not listened, so its silence says nothing.
                 self.sessions.get_mut(session).session.heard(self.now);

@@ -105,10 +105,18 @@ impl<L> Conn<L> {
         }
     }
 
+    /// Whether so many answers wait for the peer that no more of its packets are read.
+    pub(super) fn has_unread_answers(&self) -> bool {
+        self.control.len() > CONTROL_BYTES_MAX && !self.is_broken
+    }
+
     pub(super) fn has_unsent(&self) -> bool {
         !self.tail.is_empty() || self.large.is_some() || !self.control.is_empty()
     }
 }
+
+/// Answers that wait for a client to read them, before its packets are left unread.
+const CONTROL_BYTES_MAX: usize = 64 << 10;
 
 /// The connections of a worker.
 #[derive(Debug)]

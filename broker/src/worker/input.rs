@@ -19,8 +19,6 @@ const TURN_BYTES: usize = 1 << 20;
 /// Largest CONNECT: room for each of its fields, and for properties. What is larger comes from
 /// somebody nobody knows.
 const CONNECT_BYTES_MAX: usize = 512 << 10;
-/// Answers that wait for a client to read them, before its packets are left unread.
-const CONTROL_BYTES_MAX: usize = 64 << 10;
 
 impl<T: Transport> Worker<T> {
     /// A listener has accepted a connection, and counted it.
@@ -85,14 +83,11 @@ impl<T: Transport> Worker<T> {
         conn.is_listed = false;
         let is_quiet = self.shutdown.is_begun()
             && match conn.phase {
-                // Acknowledgements are still welcome, until something else comes.
-                Phase::Online(session) => {
-                    let session = &self.sessions.get(session).session;
-                    session.window().is_empty() || !conn.input.is_empty()
-                }
+                // Acknowledgements are still welcome.
+                Phase::Online(session) => self.sessions.get(session).session.window().is_empty(),
                 Phase::Lobby | Phase::Closing => false,
             };
-        if conn.pauses > 0 || conn.control.len() > CONTROL_BYTES_MAX || is_quiet {
+        if conn.pauses > 0 || conn.has_unread_answers() || is_quiet {
             // Stays readable; it is listed again when the reason has gone.
             return 0;
         }
@@ -110,6 +105,7 @@ impl<T: Transport> Worker<T> {
                 self.counters.bytes_received += len as u64;
                 self.counters.touch();
                 self.on_bytes(id, &scratch[..len]);
+                self.discard_answers_if_broken(id);
                 self.list_readable(id);
                 len
             }
@@ -126,6 +122,13 @@ impl<T: Transport> Worker<T> {
                 self.on_peer_closed(id, "the connection was reset");
                 0
             }
+        }
+    }
+
+    /// Nobody will read them.
+    fn discard_answers_if_broken(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_broken) {
+            self.buffers.give_back(&mut conn.control);
         }
     }
 
@@ -224,7 +227,7 @@ impl<T: Transport> Worker<T> {
             // Whatever it says: a CONNECT that cannot be read is one too many all the same.
             Kind::Connect => return Err(PacketError::protocol("3.1.0-2", "a second CONNECT")),
             // Not accepted any more, and so not acknowledged.
-            Kind::Publish if self.shutdown.is_begun() => return Ok(None),
+            Kind::Publish if self.shutdown.is_begun() => return Ok(Some(len)),
             _ => {}
         }
         let packet = Packet::decode(&frame, version)?;

@@ -165,7 +165,7 @@ impl<T: Transport> Worker<T> {
         };
         let outbox = self.outboxes[to].as_mut().expect("a worker does not mail itself");
         outbox.push(item, (bytes + ITEM_BYTES).max(self.mail_item_bytes));
-        self.is_out_of_credit |= outbox.is_exhausted();
+        self.is_out_of_credit |= !self.shutdown.is_begun() && outbox.is_exhausted();
     }
 
     /// Posts everything; what is to be retained after everything else (see `retained`).

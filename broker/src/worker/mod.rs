@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dunlin_queue::mailbox::{Batch, Inbox, Outbox};
-use dunlin_queue::{MessagePool, Time};
+use dunlin_queue::{MessagePool, QueueLimits, Time};
 use dunlin_router::{Match, ShareGroups, Subscriptions};
 
 pub use conn::{ConnId, Peer};
@@ -122,6 +122,16 @@ fn mail_item_bytes(settings: &Settings, workers: usize) -> usize {
     MAIL_CREDIT_BYTES / items.clamp(1, MAIL_CREDIT_BYTES)
 }
 
+/// Twice the limits: each publisher on another worker has a bite of messages on its way before it
+/// learns that it has to wait.
+fn elastic(limits: &QueueLimits) -> QueueLimits {
+    QueueLimits {
+        messages_max: limits.messages_max.saturating_mul(2),
+        bytes_max: limits.bytes_max.saturating_mul(2),
+        policy: limits.policy,
+    }
+}
+
 /// Free messages keep buffers of this many bytes together.
 const SPARE_BYTES_MAX: usize = 32 << 20;
 
@@ -167,6 +177,8 @@ pub struct Worker<T: Transport> {
     mail_item_bytes: usize,
     /// Messages to be retained by other workers, to be mailed behind everything else.
     retains: Vec<(usize, Mail<T::Link>)>,
+    /// Limits of a queue while the publishers of what still arrives are being told to wait.
+    elastic_queue: QueueLimits,
     /// Batches that have been worked off in this turn.
     received: Vec<Batch<Mail<T::Link>>>,
 
@@ -217,6 +229,7 @@ impl<T: Transport> Worker<T> {
             is_out_of_credit: false,
             mail_item_bytes: mail_item_bytes(settings, outboxes.len()),
             retains: Vec::new(),
+            elastic_queue: elastic(&settings.limits.queue),
             received: Vec::new(),
             out_scratch: Vec::new(),
             in_scratch: vec![0; input::READ_BYTES].into_boxed_slice(),
@@ -258,7 +271,7 @@ impl<T: Transport> Worker<T> {
         self.send_batches_home();
         self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
         more_input
-            || !all_posted
+            || !all_posted && !self.shutdown.is_begun()
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
             || !self.is_out_of_credit && !self.resumed.is_empty()
@@ -269,7 +282,8 @@ impl<T: Transport> Worker<T> {
     /// flushed for the first time: a fan-out would grow faster than it is sent.
     fn take_input(&mut self) -> bool {
         let more_mail = self.receive_mail();
-        self.is_out_of_credit = self.any_outbox_exhausted();
+        // Workers that have ended return no credit, and nothing of weight is mailed any more.
+        self.is_out_of_credit = !self.shutdown.is_begun() && self.any_outbox_exhausted();
         let more_resumed = self.go_on_with_resumed();
         let more_to_read = self.read_readable();
         self.unflushed = self.dirty.len();

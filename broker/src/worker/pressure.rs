@@ -8,7 +8,8 @@
 //! ```
 //!
 //! While a consumer keeps up within the patience, nothing is lost and TCP slows its publishers
-//! down to its speed. One that does not is lagging: it holds nobody back any more, and what its
+//! down to its speed; what is on its way from publishers on other workers finds room in a queue of
+//! up to twice its size. One that does not is lagging: it holds nobody back any more, and what its
 //! full queue does not take is dropped by the policy and counted.
 
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ pub(super) struct Pressure {
     /// Publishers that wait.
     publishers: BTreeSet<PublisherKey>,
     /// It took too long: nobody waits any more.
-    is_lagging: bool,
+    pub(super) is_lagging: bool,
 }
 
 impl<T: Transport> Worker<T> {

@@ -227,7 +227,9 @@ impl<T: Transport> Worker<T> {
                 self.pool.release(message);
                 return self.counters.drop(DropReason::RetainedLimit);
             }
-            totals.add(len);
+            if !is_own {
+                totals.add(len);
+            }
             // An own borrow of the topic: the message moves into the index.
             let topic: Box<str> = topic.into();
             shard.index.insert(&topic, message)
@@ -240,7 +242,10 @@ impl<T: Transport> Worker<T> {
     }
 
     fn release_retained(&mut self, message: MessageRef) {
-        self.shared.retained.remove(self.pool.get(&message).len());
+        let content = self.pool.get(&message);
+        if !content.topic().starts_with(SYS_PREFIX) {
+            self.shared.retained.remove(content.len());
+        }
         self.pool.release(message);
     }
 
