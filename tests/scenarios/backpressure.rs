@@ -83,6 +83,33 @@ fn a_consumer_that_does_not_catch_up_holds_nobody_back_any_longer() {
 }
 
 #[test]
+fn a_slow_consumer_that_drains_its_queue_loses_nothing() {
+    for workers in [1, 3] {
+        let mut settings = small_queue(OverflowPolicy::DropNewest, 1000);
+        settings.limits.queue.messages_max = 8000;
+        let mut sim = Sim::new(workers, settings);
+        let subscriber = Client::online(&mut sim, &Connecting::v5("s"));
+        subscriber.send(&mut sim, Subscribing::to("t", 0).v5());
+        let _ = subscriber.take();
+        subscriber.limit_room(0);
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let publish = Publishing::q0("t", &[b'x'; 60]).v5();
+        publisher.write(publish.repeat(20_000));
+        let mut received = 0;
+        for _ in 0..40 {
+            // More than half of a queue that is half full; part of it is with the connection already.
+            subscriber.limit_room(publish.len() * 2500);
+            sim.advance_ms(900);
+            received += subscriber.take().len();
+        }
+        assert_eq!(received, 20_000, "{workers} workers");
+        assert_eq!(sim.stats().dropped, [0; DropReason::ALL.len()]);
+        publisher.send(&mut sim, [0xc0, 0]);
+        assert_eq!(publisher.take(), ["PINGRESP"]);
+    }
+}
+
+#[test]
 fn the_policy_can_keep_what_is_newer() {
     let mut sim = Sim::new(1, small_queue(OverflowPolicy::DropOldest, 0));
     let (subscriber, _publisher) = flood(&mut sim, 0);

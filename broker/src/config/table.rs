@@ -200,7 +200,8 @@ pub(super) const TABLE: &[Spec] = &[
     .within(1..=BYTES_MAX),
     option(
         "queue.backpressure_ms",
-        "How long a consumer that falls behind may hold its publishers back; 0: not at all.",
+        "How long a consumer that falls behind may hold its publishers back without draining a\n\
+         quarter of its queue; 0: not at all.",
         |c| &mut c.settings.backpressure_ms,
     )
     .within(0..=3_600_000),

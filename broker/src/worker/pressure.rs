@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! (none) ── queue half full ──▶ holding publishers back ── queue low ──▶ (none)
-//!                                       │ patience over
+//!                                       │ patience over, less than a quarter drained
 //!                                       ▼
 //!                                    lagging ── queue low ──▶ (none)
 //! ```
 //!
 //! While a consumer keeps up within the patience, nothing is lost and TCP slows its publishers
 //! down to its speed; what is on its way from publishers on other workers finds room in a queue of
-//! up to twice its size. One that does not is lagging: it holds nobody back any more, and what its
+//! up to twice its bytes. One that does not is lagging: it holds nobody back any more, and what its
 //! full queue does not take is dropped by the policy and counted.
 
 use std::collections::BTreeSet;
@@ -26,6 +26,8 @@ use super::{Transport, Worker};
 #[derive(Debug)]
 pub(super) struct Pressure {
     since: Time,
+    /// The longest the queue has been since then.
+    queued_max: usize,
     /// Publishers that wait.
     publishers: BTreeSet<PublisherKey>,
     /// It took too long: nobody waits any more.
@@ -50,8 +52,14 @@ impl<T: Transport> Worker<T> {
             self.timers.add(self.now.plus_millis(patience_ms), Timer::Pressure(key));
         }
         let pressure = slot.pressure.get_or_insert_with(|| {
-            Box::new(Pressure { since: self.now, publishers: BTreeSet::new(), is_lagging: false })
+            Box::new(Pressure {
+                since: self.now,
+                queued_max: 0,
+                publishers: BTreeSet::new(),
+                is_lagging: false,
+            })
         });
+        pressure.queued_max = pressure.queued_max.max(slot.session.queue().len());
         if pressure.is_lagging || !pressure.publishers.insert(publisher) {
             return;
         }
@@ -87,6 +95,14 @@ impl<T: Transport> Worker<T> {
         let Some(pressure) = slot.pressure.as_mut().filter(|p| !p.is_lagging) else { return };
         if pressure.since.plus_millis(patience_ms) > self.now {
             // A timer of an earlier time of pressure; this one has its own.
+            return;
+        }
+        // Its publishers are waiting, so what it drains shows how fast it is: a quarter in each
+        // period empties the queue in a few.
+        let queued = slot.session.queue().len();
+        if 4 * queued <= 3 * pressure.queued_max {
+            (pressure.since, pressure.queued_max) = (self.now, queued);
+            self.timers.add(self.now.plus_millis(patience_ms), Timer::Pressure(key));
             return;
         }
         pressure.is_lagging = true;
