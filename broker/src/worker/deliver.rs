@@ -29,8 +29,7 @@ impl<T: Transport> Worker<T> {
         let slot = self.sessions.get_mut(session);
         let limits = &self.shared.settings.limits;
         let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
-        let is_remote = publisher.is_some_and(|p| usize::from(p.worker) != self.index);
-        let is_elastic = is_remote && slot.pressure.as_ref().is_some_and(|p| !p.is_lagging);
+        let is_elastic = slot.pressure.as_ref().is_some_and(|pressure| !pressure.is_lagging);
         let queue_limits = if is_elastic { &self.elastic_queue } else { &limits.queue };
         let counters = &mut self.counters;
         let mut overflowed = false;

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! While a consumer keeps up within the patience, nothing is lost and TCP slows its publishers
-//! down to its speed; what is on its way from publishers on other workers finds room in a queue of
-//! up to twice its bytes. One that does not is lagging: it holds nobody back any more, and what its
-//! full queue does not take is dropped by the policy and counted.
+//! down to its speed; what is on its way from publishers that do not know yet that they have to
+//! wait finds room in a queue of up to twice its bytes. One that does not is lagging: it holds
+//! nobody back any more, and what its full queue does not take is dropped by the policy and
+//! counted.
 
 use std::collections::BTreeSet;
 
