@@ -122,8 +122,8 @@ fn mail_item_bytes(settings: &Settings, workers: usize) -> usize {
     MAIL_CREDIT_BYTES / items.clamp(1, MAIL_CREDIT_BYTES)
 }
 
-/// Four times the messages, twice the bytes: each publisher has a bite of messages on its way before
-/// it learns that it has to wait.
+/// Four times the messages, twice the bytes: each publisher has a bite of messages on its way
+/// before it learns that it has to wait.
 fn elastic(limits: &QueueLimits) -> QueueLimits {
     QueueLimits {
         messages_max: limits.messages_max.saturating_mul(4),
