@@ -105,13 +105,6 @@ impl<'a> Frame<'a> {
         let Some(body) = input.get(1 + used..total) else { return Ok(None) };
         Ok(Some((Self { kind, flags, body, shortest }, total)))
     }
-
-    /// How many bytes the packet at the start of `input` will take, once its length is there.
-    #[must_use]
-    pub fn announced_len(input: &[u8]) -> Option<usize> {
-        let (len, used, _) = read_varint(input.get(1..)?).ok()??;
-        Some(1 + used + len as usize)
-    }
 }
 
 #[inline]

@@ -105,12 +105,6 @@ impl Client {
         texts
     }
 
-    /// The bytes that have come since the last call.
-    #[must_use]
-    pub fn take_bytes(&self) -> Vec<u8> {
-        std::mem::take(&mut self.pipe.lock().from_broker)
-    }
-
     /// Appends a PUBACK for every PUBLISH at QoS 1 that has come, and throws everything away.
     /// Allocates nothing.
     pub fn acknowledge_into(&self, acks: &mut Vec<u8>) {

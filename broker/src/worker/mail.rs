@@ -110,7 +110,6 @@ pub struct GroupJoin {
     pub(super) member: SessionKey,
     pub(super) options: SubscriptionOptions,
     pub(super) identifier: u32,
-    pub(super) online: bool,
     pub(super) ticket: u64,
 }
 

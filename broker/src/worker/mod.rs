@@ -296,11 +296,6 @@ impl<T: Transport> Worker<T> {
         self.timers.next()
     }
 
-    /// The way connections are read and written, for whoever made it.
-    pub fn transport_mut(&mut self) -> &mut T {
-        &mut self.transport
-    }
-
     /// How the worker's messages have done.
     #[must_use]
     pub fn pool_stats(&self) -> dunlin_queue::PoolStats {

@@ -42,7 +42,7 @@ impl<T: Transport> Worker<T> {
         let member = self.sessions.key(self.index, session);
         let home = self.group_home(name);
         if home == self.index {
-            self.join_group_here(name, Member { key: member, subscription }, true);
+            self.join_group_here(name, Member { key: member, subscription });
             return true;
         }
         let join = GroupJoin {
@@ -50,7 +50,6 @@ impl<T: Transport> Worker<T> {
             member,
             options: subscription.options,
             identifier: subscription.identifier,
-            online: true,
             ticket,
         };
         self.mail(home, Mail::GroupJoin(Box::new(join)));
@@ -59,13 +58,14 @@ impl<T: Transport> Worker<T> {
 
     pub(super) fn on_group_join(&mut self, from: usize, join: &GroupJoin) {
         let member = Member { key: join.member, subscription: join.subscription() };
-        self.join_group_here(&join.name, member, join.online);
+        self.join_group_here(&join.name, member);
         self.mail(from, Mail::GroupJoined { ticket: join.ticket });
     }
 
-    fn join_group_here(&mut self, name: &str, member: Member<SessionKey>, online: bool) {
+    fn join_group_here(&mut self, name: &str, member: Member<SessionKey>) {
         let is_new = self.groups.find(name).is_none();
-        let group = self.groups.join(name, member, online);
+        // Who subscribes is online; if it has gone since, that is the next mail.
+        let group = self.groups.join(name, member, true);
         let Ok(Some(shared)) = split_shared(name) else { return };
         if is_new {
             let target = Target::Group(group);
