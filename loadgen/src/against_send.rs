@@ -1,7 +1,12 @@
-//! One message to many: the broker against a bare `send()` loop.
+//! One message to many: the broker against a process that does nothing but `send()`.
+//!
+//! Both are fed a burst, all subscribers read it, and the next is fed; the two are taken in turn.
+//! CPU is that of the process, user and system; on loopback it includes the receiver's half of TCP
+//! in both.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dunlin_packets::{
@@ -9,41 +14,79 @@ use dunlin_packets::{
     Version,
 };
 
-use crate::Args;
-use crate::broker::Process;
+use crate::args::AgainstSendArgs;
+use crate::limits;
+use crate::process::Process;
 use crate::receivers::Receivers;
 
 const VERSION: Version = Version::V4;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
+const TOPIC: &str = "bench/fan-out";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A child process that says `listening on ADDRESS` first. It ends with this value.
+#[derive(Debug)]
+struct Sender {
+    child: Child,
+    process: Process,
+    port: u16,
+}
+
+impl Sender {
+    /// Starts a program that lies beside this one.
+    fn start(name: &str, args: &[&str]) -> io::Result<Self> {
+        let path = std::env::current_exe()?.with_file_name(name);
+        let mut child = Command::new(&path)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().ok_or_else(|| io::Error::other("no pipe"))?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        let port = port.ok_or_else(|| io::Error::other(format!("{name} said {line:?}")))?;
+        let process = Process::open(child.id())?;
+        Ok(Self { child, process, port })
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 /// CPU microseconds per delivery of a process while `round` is repeated for some time.
 fn measure(
     process: &Process,
-    args: &Args,
+    args: &AgainstSendArgs,
     mut round: impl FnMut() -> io::Result<()>,
 ) -> io::Result<f64> {
     for _ in 0..50 {
         round()?;
     }
-    let before = process.cpu_s()?;
+    let before = process.usage()?.cpu_s;
     let (mut deliveries, mut used) = (0, 0.0);
-    // The broker's own CPU time is the clock: what else the machine does matters little.
+    // The process's own CPU time is the clock: what else the machine does matters little.
     while used < args.seconds {
         for _ in 0..20 {
             round()?;
             deliveries += args.subscribers * args.burst;
         }
-        used = process.cpu_s()? - before;
+        used = process.usage()?.cpu_s - before;
     }
     Ok(used / deliveries as f64 * 1e6)
 }
 
 fn expect(stream: &mut TcpStream, len: usize) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.read_exact(&mut vec![0; len])
 }
 
-pub(crate) fn connect(client_id: &str, stream: &mut TcpStream) -> io::Result<()> {
+fn connect(client_id: &str, stream: &mut TcpStream) -> io::Result<()> {
     let mut out = Vec::new();
     Connect {
         version: VERSION,
@@ -60,10 +103,9 @@ pub(crate) fn connect(client_id: &str, stream: &mut TcpStream) -> io::Result<()>
     expect(stream, 4)
 }
 
-pub(crate) fn subscribe(filter: &str, qos: QoS, stream: &mut TcpStream) -> io::Result<()> {
-    let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+fn subscribe(stream: &mut TcpStream) -> io::Result<()> {
     let mut out = Vec::new();
-    let requests = [FilterRequest { filter, options }];
+    let requests = [FilterRequest { filter: TOPIC, options: SubscriptionOptions::default() }];
     Subscribe::encode(VERSION, PacketId::MIN, Properties::default(), &requests, &mut out);
     stream.write_all(&out)?;
     expect(stream, 5)
@@ -75,7 +117,7 @@ fn publish() -> Vec<u8> {
         dup: false,
         qos: QoS::AtMostOnce,
         retain: false,
-        topic: "bench/fan-out",
+        topic: TOPIC,
         packet_id: None,
         properties: Properties::default(),
         payload: &PAYLOAD,
@@ -84,41 +126,42 @@ fn publish() -> Vec<u8> {
     out
 }
 
-fn through_broker(args: &Args) -> io::Result<f64> {
-    let broker = Process::broker()?;
+fn through_broker(args: &AgainstSendArgs) -> io::Result<f64> {
+    let broker = Sender::start("dunlin", &["--listen", "127.0.0.1:0", "--workers", "1"])?;
     let mut receivers = Receivers::connect(broker.port, args.subscribers, |number, stream| {
         connect(&format!("subscriber-{number}"), stream)?;
-        subscribe("bench/fan-out", QoS::AtMostOnce, stream)
+        subscribe(stream)
     })?;
     let mut publisher = TcpStream::connect(("127.0.0.1", broker.port))?;
     publisher.set_nodelay(true)?;
     connect("publisher", &mut publisher)?;
-    let frame = publish();
-    let burst = frame.repeat(args.burst);
-    measure(&broker, args, || {
+    let burst = publish().repeat(args.burst);
+    measure(&broker.process, args, || {
         publisher.write_all(&burst)?;
         receivers.receive(args.subscribers * burst.len())
     })
 }
 
-fn through_bare_sender(args: &Args) -> io::Result<f64> {
+fn through_bare_sender(args: &AgainstSendArgs) -> io::Result<f64> {
     let (subscribers, burst) = (args.subscribers.to_string(), args.burst.to_string());
-    let mut sender = Process::start(
-        "dunlin-cost",
+    let mut sender = Sender::start(
+        "dunlin-bench",
         &["bare-sender", "--subscribers", &subscribers, "--burst", &burst],
     )?;
     let mut receivers = Receivers::connect(sender.port, args.subscribers, |_, _| Ok(()))?;
     let mut trigger =
         sender.child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the sender"))?;
-    let frame = publish();
-    measure(&sender, args, || {
+    let frame_len = publish().len();
+    measure(&sender.process, args, || {
         trigger.write_all(b"x")?;
-        receivers.receive(args.subscribers * args.burst * frame.len())
+        receivers.receive(args.subscribers * args.burst * frame_len)
     })
 }
 
-/// The yardstick: for each byte on standard input, one `send()` to each connection.
-pub(crate) fn bare_sender(args: &Args) -> io::Result<()> {
+/// The yardstick: for each byte on standard input, one `send()` to each connection. Ends with its
+/// standard input.
+pub(crate) fn bare_sender(args: &AgainstSendArgs) -> io::Result<()> {
+    limits::connections_max();
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     let mut streams = Vec::new();
@@ -138,7 +181,14 @@ pub(crate) fn bare_sender(args: &Args) -> io::Result<()> {
 }
 
 /// Measures both in turn and prints each round and the median of the ratios.
-pub(crate) fn run(args: &Args) -> io::Result<()> {
+pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
+    let connections_max = limits::connections_max();
+    if args.subscribers >= connections_max {
+        return Err(io::Error::other(format!(
+            "{} subscribers: {connections_max} connections can be had here",
+            args.subscribers
+        )));
+    }
     println!("fan-out 1 -> {}, QoS 0, {} frames per write", args.subscribers, args.burst);
     println!("{:>12} {:>12} {:>8}", "broker us", "send() us", "ratio");
     let mut ratios = Vec::new();

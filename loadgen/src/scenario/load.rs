@@ -1,0 +1,391 @@
+//! Messages from publishers to subscribers: as fast as it goes, or by a schedule.
+//!
+//! As fast as it goes: a publisher has at most `window` messages on their way to the slowest of its
+//! subscribers, and we read in naps of a millisecond, so that a broker that can put several frames
+//! into one write gets to show it and we stay cheaper than it is.
+//!
+//! By a schedule: each message has its time, and is stamped with that and not with the time at
+//! which it could be sent, so a broker that holds us up is charged for all who wait.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use dunlin_packets::{PacketId, Publish, QoS, ReasonCode};
+use hdrhistogram::Histogram;
+
+use super::Context;
+use crate::audit::{Audience, Audit};
+use crate::client::{Greeting, Observer};
+use crate::clock::{MILLISECOND, SECOND, seconds};
+use crate::meter::Meter;
+use crate::outcome::{Latency, Phase};
+use crate::stamp::{STAMP_LEN, Stamp};
+use crate::swarm::Swarm;
+
+const WARM_UP_S: f64 = 1.0;
+/// Silence after which what is under way counts as lost.
+const QUIET_NS: u64 = 3 * SECOND;
+/// How often that may happen before the scenario ends.
+const STALLS_MAX: u32 = 3;
+/// More filters than this, and a subscriber takes them by one wildcard.
+const FILTERS_MAX: usize = 8;
+/// Bytes that wait for a socket, before its publisher waits too.
+const OUTPUT_MAX: usize = 256 << 10;
+const CONNECTIONS_PER_S: f64 = 200.0;
+
+/// One that publishes.
+#[derive(Debug)]
+struct Publisher {
+    topic: String,
+    unacknowledged: u32,
+    /// Messages it has been given by the schedule.
+    scheduled: u64,
+    is_ready: bool,
+}
+
+/// Follows what comes back.
+struct Watch<'a> {
+    audit: &'a mut Audit,
+    meter: &'a mut Meter,
+    publishers: &'a mut [Publisher],
+    /// Clients below are subscribers, then publishers come.
+    subscribers: usize,
+    is_measuring: bool,
+    refused: &'a mut u64,
+    /// Times that connections took which came later.
+    arrivals: &'a mut Histogram<u64>,
+}
+
+impl Observer for Watch<'_> {
+    #[inline]
+    fn on_publish(&mut self, client: usize, publish: &Publish<'_>, now: u64) {
+        let Some(stamp) = Stamp::read(publish.payload) else { return self.audit.foreign() };
+        let is_new = self.audit.receive(client, stamp.publisher as usize, stamp.sequence);
+        if is_new && self.is_measuring {
+            self.meter.record(now.saturating_sub(stamp.due_ns));
+        }
+    }
+
+    #[inline]
+    fn on_acknowledged(&mut self, client: usize, _: PacketId, code: ReasonCode, _now: u64) {
+        if let Some(publisher) = self.publishers.get_mut(client - self.subscribers) {
+            publisher.unacknowledged = publisher.unacknowledged.saturating_sub(1);
+            *self.refused += u64::from(code.is_error());
+        }
+    }
+
+    fn on_online(&mut self, client: usize, since_ns: u64, now: u64) {
+        if client >= self.subscribers + self.publishers.len() {
+            self.arrivals.saturating_record(now - since_ns);
+        }
+    }
+}
+
+struct Load<'a, 'b> {
+    cx: &'a mut Context<'b>,
+    swarm: Swarm,
+    audit: Audit,
+    publishers: Vec<Publisher>,
+    qos: QoS,
+    payload: Vec<u8>,
+    /// Time of the schedule's first message, and how many have had their time.
+    schedule_ns: u64,
+    scheduled: u64,
+    /// Publishers whose time has come.
+    ready: VecDeque<usize>,
+    refused: u64,
+    stalls: u32,
+    progress: (u64, u64),
+    arrivals: Histogram<u64>,
+    /// Connections still to come while the load is on.
+    guests: Option<Guests>,
+}
+
+#[derive(Debug)]
+struct Guests {
+    since_ns: u64,
+    opened: usize,
+    wanted: usize,
+}
+
+/// Runs the load, and leaves one phase.
+pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
+    let duration = cx.params.seconds;
+    let mut load = Load::prepare(cx, audience)?;
+    load.run_for(WARM_UP_S, false)?;
+    load.measure("messages", duration)
+}
+
+/// The load, and beside it connections that come at a rate: two phases.
+pub(super) fn run_burst(cx: &mut Context<'_>) -> io::Result<()> {
+    let connections = cx.params.connections;
+    let duration = connections as f64 / CONNECTIONS_PER_S;
+    let mut load = Load::prepare(cx, Audience::Partner)?;
+    load.run_for(WARM_UP_S, false)?;
+    let since_ns = load.cx.clock.now_ns();
+    load.guests = Some(Guests { since_ns, opened: 0, wanted: connections });
+    load.measure("messages", duration)
+}
+
+impl<'a, 'b> Load<'a, 'b> {
+    fn prepare(cx: &'a mut Context<'b>, audience: Audience) -> io::Result<Self> {
+        let params = cx.params;
+        let mut swarm = cx.swarm()?;
+        let qos = QoS::from_bits(params.qos).unwrap_or_default();
+        let publishers: Vec<_> = (0..params.publishers)
+            .map(|number| Publisher {
+                topic: format!("{}/{number}", cx.prefix),
+                unacknowledged: 0,
+                scheduled: 0,
+                is_ready: false,
+            })
+            .collect();
+        let prefix = cx.prefix.clone();
+        let subscribers = (0..params.subscribers).map(|number| Greeting {
+            client_id: format!("{prefix}-s{number}"),
+            filters: match audience {
+                Audience::Partner => vec![publishers[number].topic.clone()],
+                Audience::OneOf => vec![format!("$share/bench/{prefix}/+")],
+                Audience::Everybody if publishers.len() <= FILTERS_MAX => {
+                    publishers.iter().map(|publisher| publisher.topic.clone()).collect()
+                }
+                Audience::Everybody => vec![format!("{prefix}/+")],
+            },
+            qos,
+            ..Greeting::default()
+        });
+        let senders = (0..params.publishers).map(|number| Greeting {
+            client_id: format!("{prefix}-p{number}"),
+            ..Greeting::default()
+        });
+        cx.meter.start("connecting", "connection");
+        let everybody = subscribers.chain(senders);
+        let meter = &mut *cx.meter;
+        let tick = |now, online| meter.tick(now, online as u64);
+        swarm.connect_all(everybody, None, &mut crate::client::Deaf, tick)?;
+        let window = if params.rate > 0.0 { 0 } else { params.window };
+        let audit = Audit::new(audience, params.publishers, params.subscribers, window);
+        let arrivals = Histogram::new(3).map_err(|error| io::Error::other(error.to_string()))?;
+        let schedule_ns = cx.clock.now_ns();
+        Ok(Self {
+            swarm,
+            audit,
+            publishers,
+            qos,
+            payload: vec![b'x'; params.payload.max(STAMP_LEN)],
+            schedule_ns,
+            scheduled: 0,
+            ready: VecDeque::new(),
+            refused: 0,
+            stalls: 0,
+            progress: (0, schedule_ns),
+            arrivals,
+            guests: None,
+            cx,
+        })
+    }
+
+    /// Measures for some time, then waits for what is under way.
+    fn measure(&mut self, name: &'static str, duration_s: f64) -> io::Result<()> {
+        self.cx.meter.start(name, "delivery");
+        let before = self.audit.received();
+        let result = self.run_for(duration_s, true);
+        let mut phase = self.cx.meter.finish(self.audit.received() - before, None);
+        let drained = result.and_then(|()| self.drain());
+        phase.account = Some(self.audit.account());
+        if self.refused > 0 {
+            phase.notes.push(format!("{} publications were refused", self.refused));
+        }
+        if self.stalls > 0 {
+            phase.notes.push(format!("{} times nothing came for 3 s", self.stalls));
+        }
+        let seconds = phase.seconds;
+        self.cx.phases.push(phase);
+        if self.guests.is_some() {
+            self.cx.phases.push(self.arrivals_phase(seconds));
+        }
+        self.swarm.close_all();
+        drained
+    }
+
+    fn arrivals_phase(&self, seconds: f64) -> Phase {
+        let count = self.arrivals.len();
+        Phase {
+            name: "arrivals".into(),
+            unit: "connection".into(),
+            count,
+            seconds,
+            per_s: count as f64 / seconds,
+            latency: Latency::of(&self.arrivals),
+            account: None,
+            broker: None,
+            generator_cpu_s: 0.0,
+            series: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn run_for(&mut self, duration_s: f64, is_measuring: bool) -> io::Result<()> {
+        let end = self.cx.clock.now_ns() + seconds(duration_s);
+        loop {
+            let now = self.cx.clock.now_ns();
+            if now >= end {
+                return Ok(());
+            }
+            self.open_guests(now)?;
+            let until = if self.cx.params.rate > 0.0 {
+                self.send_scheduled(now)
+            } else {
+                self.send_all();
+                std::thread::sleep(Duration::from_nanos(MILLISECOND));
+                now
+            };
+            self.poll(until.min(end), is_measuring)?;
+            self.look_for_stall()?;
+        }
+    }
+
+    fn poll(&mut self, until: u64, is_measuring: bool) -> io::Result<()> {
+        let mut watch = Watch {
+            audit: &mut self.audit,
+            meter: self.cx.meter,
+            publishers: &mut self.publishers,
+            subscribers: self.cx.params.subscribers,
+            is_measuring,
+            refused: &mut self.refused,
+            arrivals: &mut self.arrivals,
+        };
+        self.swarm.poll(until, &mut watch)?;
+        self.cx.meter.tick(self.cx.clock.now_ns(), self.audit.received());
+        if self.swarm.broken > 0 {
+            let why = self.swarm.last_error.take().unwrap_or_default();
+            return Err(io::Error::other(format!("a connection ended: {why}")));
+        }
+        Ok(())
+    }
+
+    fn open_guests(&mut self, now: u64) -> io::Result<()> {
+        let Some(guests) = &mut self.guests else { return Ok(()) };
+        let due = ((now - guests.since_ns) as f64 * CONNECTIONS_PER_S / 1e9) as usize;
+        while guests.opened < due.min(guests.wanted) {
+            let client_id = format!("{}-g{}", self.cx.prefix, guests.opened);
+            self.swarm.open(Greeting { client_id, ..Greeting::default() })?;
+            guests.opened += 1;
+        }
+        Ok(())
+    }
+
+    /// Everything the windows allow.
+    fn send_all(&mut self) {
+        let window = self.cx.params.window as u32;
+        for number in 0..self.publishers.len() {
+            let mut any = false;
+            while self.audit.under_way(number) < window && self.may_send(number, window) {
+                let now = self.cx.clock.now_ns();
+                self.send(number, now);
+                any = true;
+            }
+            if any {
+                self.swarm.flush(self.cx.params.subscribers + number);
+            }
+        }
+    }
+
+    /// Everything whose time has come. Returns when the next is due.
+    fn send_scheduled(&mut self, now: u64) -> u64 {
+        let (rate, count) = (self.cx.params.rate, self.publishers.len() as u64);
+        let start = self.schedule_ns;
+        let due_at = |index: u64| start + (index as f64 * 1e9 / rate) as u64;
+        while due_at(self.scheduled) <= now {
+            let number = (self.scheduled % count) as usize;
+            self.scheduled += 1;
+            if !self.publishers[number].is_ready {
+                self.publishers[number].is_ready = true;
+                self.ready.push_back(number);
+            }
+        }
+        for _ in 0..self.ready.len() {
+            let Some(number) = self.ready.pop_front() else { break };
+            let mut is_behind = false;
+            loop {
+                let index = self.publishers[number].scheduled * count + number as u64;
+                if index >= self.scheduled {
+                    break;
+                }
+                if !self.may_send(number, u32::MAX) {
+                    is_behind = true;
+                    break;
+                }
+                self.publishers[number].scheduled += 1;
+                self.send(number, due_at(index));
+            }
+            self.swarm.flush(self.cx.params.subscribers + number);
+            self.publishers[number].is_ready = is_behind;
+            if is_behind {
+                self.ready.push_back(number);
+            }
+        }
+        let next = due_at(self.scheduled);
+        if self.ready.is_empty() { next } else { next.min(now + MILLISECOND) }
+    }
+
+    /// Whether the broker and the socket take one more.
+    fn may_send(&mut self, number: usize, window: u32) -> bool {
+        let unacknowledged = self.publishers[number].unacknowledged;
+        let Some(client) = self.swarm.client(self.cx.params.subscribers + number) else {
+            return false;
+        };
+        let in_flight_max = u32::from(client.receive_maximum).min(window).min(60_000);
+        let is_full = self.qos != QoS::AtMostOnce && unacknowledged >= in_flight_max;
+        !is_full && client.output.len() < OUTPUT_MAX
+    }
+
+    fn send(&mut self, number: usize, due_ns: u64) {
+        let sequence = self.audit.send(number);
+        Stamp { due_ns, publisher: number as u32, sequence }.write(&mut self.payload);
+        let publisher = &mut self.publishers[number];
+        let id = match self.qos {
+            QoS::AtMostOnce => None,
+            _ => PacketId::new((sequence - 1) as u16 % 60_000 + 1),
+        };
+        publisher.unacknowledged += u32::from(id.is_some());
+        if let Some(client) = self.swarm.client(self.cx.params.subscribers + number) {
+            client.publish(&publisher.topic, &self.payload, self.qos, id, false);
+        }
+    }
+
+    /// A broker that has lost something in a flood would wait with us for ever.
+    fn look_for_stall(&mut self) -> io::Result<()> {
+        let now = self.cx.clock.now_ns();
+        let received = self.audit.received();
+        if received != self.progress.0 || self.cx.params.rate > 0.0 {
+            self.progress = (received, now);
+        } else if now - self.progress.1 > QUIET_NS {
+            self.stalls += 1;
+            self.audit.give_up();
+            self.publishers.iter_mut().for_each(|publisher| publisher.unacknowledged = 0);
+            self.progress.1 = now;
+            if self.stalls == STALLS_MAX {
+                return Err(io::Error::other("the broker stalled: nothing came for 3 s, 3 times"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is under way.
+    fn drain(&mut self) -> io::Result<()> {
+        let (mut received, mut since) = (self.audit.received(), self.cx.clock.now_ns());
+        while !self.audit.is_complete() {
+            let now = self.cx.clock.now_ns();
+            if now - since > QUIET_NS {
+                return Ok(());
+            }
+            self.poll(now + 10 * MILLISECOND, false)?;
+            if self.audit.received() != received {
+                (received, since) = (self.audit.received(), now);
+            }
+        }
+        Ok(())
+    }
+}

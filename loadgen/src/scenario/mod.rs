@@ -1,0 +1,192 @@
+//! The scenarios: what each does, under which name, with which figures.
+
+mod catalogue;
+mod churn;
+mod connect;
+mod filters;
+mod flow;
+mod load;
+mod offline;
+mod retained;
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use catalogue::{CATALOGUE, find};
+
+use crate::audit::Audience;
+use crate::clock::Clock;
+use crate::meter::Meter;
+use crate::outcome::{Outcome, Phase};
+use crate::process::Process;
+use crate::swarm::{Swarm, Target};
+
+/// The figures of a scenario. Which of them count depends on its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Params {
+    pub(crate) publishers: usize,
+    pub(crate) subscribers: usize,
+    /// Connections that carry no messages.
+    pub(crate) connections: usize,
+    /// Messages or connections per second; 0 for as fast as it goes.
+    pub(crate) rate: f64,
+    /// Bytes.
+    pub(crate) payload: usize,
+    pub(crate) qos: u8,
+    pub(crate) seconds: f64,
+    /// Messages of one publisher under way to its slowest subscriber, at most.
+    pub(crate) window: usize,
+    /// Messages, topics or filters in all, where a scenario ends by count; filters of each
+    /// connection, where there are only connections.
+    pub(crate) messages: usize,
+}
+
+/// What a scenario does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Messages from publishers to subscribers.
+    Load(Audience),
+    /// Connections that come at a rate and stay.
+    Connect,
+    /// Connections that come and go beside others that stay.
+    Churn,
+    /// Connections that come at a rate beside a load of messages.
+    Burst,
+    /// Messages for sessions that are away, and then come.
+    Offline,
+    /// Retained messages are stored, and fetched by one subscription.
+    Retained,
+    /// Many filters with wildcards.
+    Filters,
+}
+
+impl Kind {
+    /// Options of the command line that mean something to it.
+    pub(crate) fn uses(self) -> &'static [&'static str] {
+        match self {
+            Self::Load(_) => {
+                &["publishers", "subscribers", "rate", "payload", "qos", "seconds", "window"]
+            }
+            Self::Connect => &["connections", "rate"],
+            Self::Churn => &["connections", "rate", "seconds"],
+            Self::Burst => &["publishers", "subscribers", "connections", "rate", "payload", "qos"],
+            Self::Offline => &["subscribers", "messages", "payload", "qos", "window"],
+            Self::Retained => &["messages", "payload", "qos"],
+            Self::Filters => &["messages", "payload"],
+        }
+    }
+
+    /// Connections it needs at the same time.
+    pub(crate) fn connections(self, params: &Params) -> usize {
+        let pairs = params.publishers + params.subscribers;
+        match self {
+            Self::Load(_) => pairs,
+            Self::Connect => params.connections,
+            // Cycles overlap when the broker is slow.
+            Self::Churn => params.connections + 1000,
+            Self::Burst => pairs + params.connections,
+            Self::Offline => params.subscribers + 1,
+            Self::Retained | Self::Filters => 2,
+        }
+    }
+}
+
+/// A scenario by its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) params: Params,
+}
+
+/// What a scenario runs with.
+pub(crate) struct Context<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) clock: Clock,
+    pub(crate) meter: &'a mut Meter,
+    pub(crate) params: Params,
+    /// Begins every topic and client identifier of this run.
+    pub(crate) prefix: String,
+    pub(crate) phases: Vec<Phase>,
+}
+
+impl Context<'_> {
+    fn swarm(&self) -> io::Result<Swarm> {
+        Swarm::new(self.target.clone(), self.clock)
+    }
+}
+
+impl Scenario {
+    /// Makes the scenario small enough for `connections_max` connections, and says by how much.
+    /// What it does per second shrinks along with those who do it.
+    pub(crate) fn fit(&mut self, connections_max: usize) -> Option<String> {
+        let wanted = self.kind.connections(&self.params);
+        if wanted <= connections_max {
+            return None;
+        }
+        let spare = if self.kind == Kind::Churn { 1000 } else { 0 };
+        let share = (connections_max - spare) as f64 / (wanted - spare) as f64;
+        let scale = |count: &mut usize| {
+            *count = if *count > 0 { ((*count as f64 * share) as usize).max(1) } else { 0 };
+        };
+        let params = &mut self.params;
+        scale(&mut params.publishers);
+        scale(&mut params.subscribers);
+        scale(&mut params.connections);
+        if self.kind == Kind::Load(Audience::Partner) {
+            let pairs = params.publishers.min(params.subscribers);
+            (params.publishers, params.subscribers) = (pairs, pairs);
+        }
+        if matches!(self.kind, Kind::Load(_)) {
+            params.rate *= share;
+        }
+        Some(format!(
+            "to {:.1} %: {wanted} connections are wanted, {connections_max} can be had here",
+            share * 100.0
+        ))
+    }
+
+    /// Runs it. What it found before it failed is kept.
+    pub(crate) fn run(
+        &self,
+        target: &Target,
+        clock: Clock,
+        meter: &mut Meter,
+        scaled: Option<String>,
+    ) -> Outcome {
+        meter.scenario(self.name);
+        let prefix = format!("bench/{:x}", crate::clock::run_id());
+        let mut cx = Context {
+            target,
+            clock,
+            meter,
+            params: self.params,
+            prefix,
+            phases: Vec::new(),
+        };
+        let result = match self.kind {
+            Kind::Load(audience) => load::run(&mut cx, audience),
+            Kind::Connect => connect::run(&mut cx),
+            Kind::Churn => churn::run(&mut cx),
+            Kind::Burst => load::run_burst(&mut cx),
+            Kind::Offline => offline::run(&mut cx),
+            Kind::Retained => retained::run(&mut cx),
+            Kind::Filters => filters::run(&mut cx),
+        };
+        Outcome {
+            scenario: self.name.into(),
+            about: self.about.into(),
+            params: self.params,
+            scaled,
+            failed: result.err().map(|error| error.to_string()),
+            phases: cx.phases,
+        }
+    }
+}
+
+/// The broker's process, if its number is known.
+pub(crate) fn broker_process(pid: Option<u32>) -> io::Result<Option<Process>> {
+    pid.map(Process::open).transpose()
+}
