@@ -76,7 +76,10 @@ pub(crate) enum Command {
     Help,
     List,
     Run(Box<RunArgs>),
-    Report { files: Vec<String>, output: String },
+    Report {
+        files: Vec<String>,
+        output: String,
+    },
     Table(Vec<String>),
     AgainstSend(AgainstSendArgs),
     /// What `against-send` starts beside itself.
@@ -206,9 +209,9 @@ impl Draft {
         let host = self.host.unwrap_or_else(|| "127.0.0.1".into());
         let port = self.port.unwrap_or(if with_tls { 8883 } else { 1883 });
         let tls = match with_tls {
-            true => Some(
-                Tls::new(self.tls_ca.as_deref(), &host).map_err(|error| error.to_string())?,
-            ),
+            true => {
+                Some(Tls::new(self.tls_ca.as_deref(), &host).map_err(|error| error.to_string())?)
+            }
             false => None,
         };
         let version = match self.version.as_deref() {
@@ -233,9 +236,8 @@ impl Draft {
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, Refusal> {
-    let mut addresses = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| format!("{host} is no address: {error}"))?;
+    let mut addresses =
+        (host, port).to_socket_addrs().map_err(|error| format!("{host} is no address: {error}"))?;
     addresses.next().ok_or_else(|| format!("{host} has no address"))
 }
 

@@ -143,13 +143,7 @@ impl Client {
             let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
             let requests: Vec<_> =
                 some.iter().map(|filter| FilterRequest { filter, options }).collect();
-            Subscribe::encode(
-                self.version,
-                id,
-                Properties::default(),
-                &requests,
-                &mut self.output,
-            );
+            Subscribe::encode(self.version, id, Properties::default(), &requests, &mut self.output);
             packets += 1;
         }
         self.phase = if packets > 0 { Phase::Subscribing(packets) } else { Phase::Online };

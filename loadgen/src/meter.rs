@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::audit::Account;
 use crate::clock::{Clock, MILLISECOND};
-use crate::outcome::{BrokerUsage, Latency, Phase, Sample, mebibytes, thousands};
+use crate::outcome::{BrokerUsage, Latency, Phase, Sample, mebibytes, plural, thousands};
 use crate::process::{Process, Usage};
 
 const SAMPLE_EVERY_NS: u64 = 250 * MILLISECOND;
@@ -120,11 +120,11 @@ impl Meter {
             String::new()
         };
         let line = format!(
-            "{} {}: {:.1} s, {count} {}s, {}/s{broker}",
+            "{} {}: {:.1} s, {count} {}, {}/s{broker}",
             self.scenario,
             self.name,
             sample.at_s,
-            self.unit,
+            plural(self.unit),
             thousands(sample.per_s),
         );
         let _ = write!(io::stderr(), "\r{line:<100.100}");

@@ -118,7 +118,7 @@ impl Phase {
             "{:<10} {} {} in {:.2} s = {}/s",
             self.name,
             self.count,
-            self.unit,
+            plural(&self.unit),
             self.seconds,
             thousands(self.per_s),
         )];
@@ -158,6 +158,14 @@ impl Phase {
         }
         lines.extend(self.notes.iter().map(|note| format!("           note: {note}")));
         lines
+    }
+}
+
+/// More than one of a unit.
+pub(crate) fn plural(unit: &str) -> String {
+    match unit.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{unit}s"),
     }
 }
 

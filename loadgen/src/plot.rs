@@ -103,8 +103,7 @@ pub(crate) fn plot(
         return String::new();
     }
     let (x_range, y_range) = (range(|p| p.0, x_scale), range(|p| p.1, y_scale));
-    let x_at =
-        |x: f64| LEFT + (x - x_range.0) / (x_range.1 - x_range.0) * (WIDTH - LEFT - RIGHT);
+    let x_at = |x: f64| LEFT + (x - x_range.0) / (x_range.1 - x_range.0) * (WIDTH - LEFT - RIGHT);
     let y_at = |y: f64| {
         HEIGHT - BOTTOM - (y - y_range.0) / (y_range.1 - y_range.0) * (HEIGHT - TOP - BOTTOM)
     };
@@ -161,11 +160,8 @@ fn legend(lines: &[Line]) -> String {
     let mut text = String::new();
     for (number, line) in lines.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        let _ = write!(
-            text,
-            " <span style=\"color:{colour}\">&#9632; {}</span>",
-            escaped(&line.name)
-        );
+        let _ =
+            write!(text, " <span style=\"color:{colour}\">&#9632; {}</span>", escaped(&line.name));
     }
     text
 }
@@ -200,8 +196,9 @@ mod tests {
     #[test]
     fn steps_of_an_axis_are_round() {
         assert_eq!([0.13, 3.0, 70.0, 0.9].map(round_step), [0.2, 5.0, 100.0, 1.0]);
-        assert_eq!([0.25, 99.0, 1500.0, 20_000.0, 2.5e6].map(short), [
-            "0.25", "99", "1,500", "20k", "2.5M"
-        ]);
+        assert_eq!(
+            [0.25, 99.0, 1500.0, 20_000.0, 2.5e6].map(short),
+            ["0.25", "99", "1,500", "20k", "2.5M"]
+        );
     }
 }

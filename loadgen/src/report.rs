@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::outcome::{Outcome, Phase, Run, mebibytes, thousands};
+use crate::outcome::{Outcome, Phase, Run, mebibytes, plural, thousands};
 use crate::plot::{Line, Scale, escaped, plot};
 
 const STYLE: &str = "\
@@ -74,8 +74,7 @@ fn section(page: &mut String, name: &str, outcomes: &[(String, Outcome)]) {
         notes.extend(outcome.scaled.iter().map(|scaled| format!("scaled {scaled}")));
         notes.extend(outcome.phases.iter().flat_map(|phase| phase.notes.clone()));
         for note in notes {
-            let _ =
-                write!(page, "<p class=\"note\">{}: {}</p>", escaped(broker), escaped(&note));
+            let _ = write!(page, "<p class=\"note\">{}: {}</p>", escaped(broker), escaped(&note));
         }
         if let Some(failed) = &outcome.failed {
             let _ = write!(
@@ -94,7 +93,7 @@ fn row(page: &mut String, broker: &str, phase: &Phase) {
     let mut cells = vec![
         escaped(broker),
         phase.name.clone(),
-        format!("{} {}s", thousands(phase.count as f64), phase.unit),
+        format!("{} {}", thousands(phase.count as f64), plural(&phase.unit)),
         thousands(phase.per_s),
     ];
     match &phase.broker {

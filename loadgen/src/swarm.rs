@@ -42,6 +42,8 @@ pub(crate) struct Swarm {
     poll: Poll,
     events: Events,
     timer: OwnedFd,
+    /// What the timer is set to.
+    timer_at: u64,
     clients: Vec<Option<Client>>,
     free: Vec<usize>,
     scratch: Box<[u8]>,
@@ -64,6 +66,7 @@ impl Swarm {
             poll,
             events: Events::with_capacity(1024),
             timer,
+            timer_at: 0,
             clients: Vec::new(),
             free: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -149,7 +152,10 @@ impl Swarm {
         let timeout = if until <= now {
             Some(Duration::ZERO)
         } else {
-            self.set_timer(until - now)?;
+            if until != self.timer_at || self.timer_at <= now {
+                self.set_timer(until - now)?;
+                self.timer_at = until;
+            }
             None
         };
         match self.poll.poll(&mut self.events, timeout) {
@@ -170,10 +176,7 @@ impl Swarm {
     }
 
     fn set_timer(&self, nanos: u64) -> io::Result<()> {
-        let at = Timespec {
-            tv_sec: (nanos / SECOND) as i64,
-            tv_nsec: (nanos % SECOND) as i64,
-        };
+        let at = Timespec { tv_sec: (nanos / SECOND) as i64, tv_nsec: (nanos % SECOND) as i64 };
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
         let spec = Itimerspec { it_interval: never, it_value: at };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
@@ -263,12 +266,7 @@ struct Arrivals<'a, O: Observer> {
 }
 
 impl<O: Observer> Observer for Arrivals<'_, O> {
-    fn on_publish(
-        &mut self,
-        client: usize,
-        publish: &dunlin_packets::Publish<'_>,
-        now: u64,
-    ) {
+    fn on_publish(&mut self, client: usize, publish: &dunlin_packets::Publish<'_>, now: u64) {
         self.inner.on_publish(client, publish, now);
     }
 

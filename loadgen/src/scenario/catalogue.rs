@@ -26,12 +26,7 @@ const fn flood(publishers: usize, subscribers: usize, qos: u8) -> Params {
     Params { publishers, subscribers, qos, ..NONE }
 }
 
-const fn scenario(
-    name: &'static str,
-    about: &'static str,
-    kind: Kind,
-    params: Params,
-) -> Scenario {
+const fn scenario(name: &'static str, about: &'static str, kind: Kind, params: Params) -> Scenario {
     Scenario { name, about, kind, params }
 }
 

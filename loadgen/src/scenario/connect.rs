@@ -22,9 +22,7 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     let prefix = cx.prefix.clone();
     let greeting = |number: usize| Greeting {
         client_id: format!("{prefix}-{number}"),
-        filters: (0..params.messages)
-            .map(|filter| format!("{prefix}/{number}/{filter}"))
-            .collect(),
+        filters: (0..params.messages).map(|filter| format!("{prefix}/{number}/{filter}")).collect(),
         ..Greeting::default()
     };
     // The first connection pays for what all share.

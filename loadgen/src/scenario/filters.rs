@@ -26,10 +26,8 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     let params = cx.params;
     let prefix = cx.prefix.clone();
     let mut swarm = cx.swarm()?;
-    let names = ["s", "p"].map(|name| Greeting {
-        client_id: format!("{prefix}-{name}"),
-        ..Greeting::default()
-    });
+    let names = ["s", "p"]
+        .map(|name| Greeting { client_id: format!("{prefix}-{name}"), ..Greeting::default() });
     swarm.connect_all(names, None, &mut Deaf, |_, _| {})?;
 
     cx.meter.start("subscribe", "filter");

@@ -157,15 +157,9 @@ impl Scenario {
         scaled: Option<String>,
     ) -> Outcome {
         meter.scenario(self.name);
-        let prefix = format!("bench/{:x}", crate::clock::run_id());
-        let mut cx = Context {
-            target,
-            clock,
-            meter,
-            params: self.params,
-            prefix,
-            phases: Vec::new(),
-        };
+        let prefix = format!("bench-{:x}", crate::clock::run_id());
+        let mut cx =
+            Context { target, clock, meter, params: self.params, prefix, phases: Vec::new() };
         let result = match self.kind {
             Kind::Load(audience) => load::run(&mut cx, audience),
             Kind::Connect => connect::run(&mut cx),

@@ -53,11 +53,7 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     swarm.close_all();
 
     // Leave nothing behind.
-    let forget = |number| Greeting {
-        keeps_session: false,
-        filters: Vec::new(),
-        ..session(number)
-    };
+    let forget = |number| Greeting { keeps_session: false, filters: Vec::new(), ..session(number) };
     swarm.connect_all((0..params.subscribers).map(forget), None, &mut Deaf, |_, _| {})?;
     swarm.close_all();
     Ok(())
