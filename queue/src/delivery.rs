@@ -88,6 +88,10 @@ pub struct QueueLimits {
     pub policy: OverflowPolicy,
 }
 
+/// See [`Entry::likeness`]. It means something within one edition of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Likeness(u64);
+
 /// One message for one session: 16 bytes.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "an entry has to be released"]
@@ -110,6 +114,20 @@ impl Entry {
     #[must_use]
     pub fn len(&self, pool: &MessagePool) -> usize {
         pool.get(&self.message).len() + pool.identifier_bytes(&self.identifiers)
+    }
+
+    /// What two QoS 0 deliveries have in common when they look the same on the wire, to clients of
+    /// one version: the message, its flags and its identifier. `None` for what never looks like
+    /// another.
+    #[inline]
+    #[must_use]
+    pub fn likeness(&self) -> Option<Likeness> {
+        let identifier = self.identifiers.single()?;
+        let is_plain = self.qos == QoS::AtMostOnce;
+        is_plain.then(|| {
+            let low = u64::from(self.message.place());
+            Likeness(low | u64::from(identifier) << 32 | u64::from(self.retain) << 63)
+        })
     }
 
     /// Gives everything back to the pool.
@@ -217,6 +235,12 @@ impl DeliveryQueue {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.len(pool);
         Some(entry)
+    }
+
+    /// All that wait, in order.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// Takes all that `wanted` says, in order.

@@ -16,7 +16,7 @@ mod pool;
 mod time;
 mod window;
 
-pub use delivery::{DeliveryQueue, DropReason, Entry, OverflowPolicy, QueueLimits};
+pub use delivery::{DeliveryQueue, DropReason, Entry, Likeness, OverflowPolicy, QueueLimits};
 pub use message::{Message, MessageFields};
 pub use pool::{Identifiers, MessagePool, MessageRef, PoolStats};
 pub use time::Time;

@@ -23,6 +23,14 @@ pub(crate) const SMALL_BUFFER: usize = 4 << 10;
 #[must_use = "a share has to be released"]
 pub struct MessageRef(u32);
 
+impl MessageRef {
+    /// The place of the message in its pool.
+    #[inline]
+    pub(crate) fn place(&self) -> u32 {
+        self.0
+    }
+}
+
 /// Subscription identifiers of a delivery: none, one, or a set that the pool keeps.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Identifiers(u32);
@@ -45,6 +53,12 @@ impl Identifiers {
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.0 == 0
+    }
+
+    /// The only one, 0 for none; `None` when there are several.
+    #[inline]
+    pub(crate) fn single(&self) -> Option<u32> {
+        (self.0 & Self::SET == 0).then_some(self.0)
     }
 }
 
@@ -99,6 +113,14 @@ impl MessagePool {
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         PoolStats { slots: self.slots.len(), ..self.stats }
+    }
+
+    /// A number that changes whenever a message is made: as long as it stays, a share's place means
+    /// the same message.
+    #[inline]
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.stats.reused + self.stats.grown
     }
 
     /// Makes a message, with one share.

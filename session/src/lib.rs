@@ -24,6 +24,7 @@
 //! [`PacketError`]: dunlin_packets::PacketError
 
 mod alias;
+mod alike;
 mod grant;
 mod inbound;
 mod limits;
@@ -34,6 +35,7 @@ mod received;
 mod session;
 mod will;
 
+pub use alike::Alike;
 pub use grant::grant;
 pub use inbound::{Action, Refused};
 pub use limits::Limits;

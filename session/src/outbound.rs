@@ -11,7 +11,7 @@ use crate::{Context, Session};
 
 /// Payloads above this many bytes are not copied into the buffer but handed out, for a vectored
 /// write.
-const COPIED_PAYLOAD_MAX: usize = 16 << 10;
+pub(crate) const COPIED_PAYLOAD_MAX: usize = 16 << 10;
 
 /// What [`Session::poll_publish`] did.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Session {
 /// `None` when the packet is larger than the client takes, and nothing was appended
 /// \[MQTT-3.1.2-24\].
 #[inline]
-fn encode(
+pub(crate) fn encode(
     link: &mut Link,
     entry: &Entry,
     packet_id: Option<PacketId>,

@@ -291,6 +291,7 @@ impl<T: Transport> Worker<T> {
         let publisher = self.shared.hash(client_id);
         let message = self.pool.insert(&will.fields(publisher), self.now);
         self.publish(&message, from, None);
+        self.settle_run();
         self.pool.release(message);
     }
 

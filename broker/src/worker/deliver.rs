@@ -28,17 +28,28 @@ impl<T: Transport> Worker<T> {
     ) {
         let slot = self.sessions.get_mut(session);
         let limits = &self.shared.settings.limits;
+        let queue_limits = slot.queue_limits(limits, &self.elastic_queue);
         let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
-        let is_elastic = slot.pressure.as_ref().is_some_and(|pressure| !pressure.is_lagging);
-        let queue_limits = if is_elastic { &self.elastic_queue } else { &limits.queue };
         let counters = &mut self.counters;
         let mut overflowed = false;
         slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
             counters.drop(reason);
             overflowed |= reason == DropReason::QueueFullDisconnect;
         });
+        self.after_delivery(session, publisher, overflowed);
+    }
+
+    /// Something has been put into a session's queue.
+    #[inline]
+    pub(super) fn after_delivery(
+        &mut self,
+        session: SessionId,
+        publisher: Option<PublisherKey>,
+        overflowed: bool,
+    ) {
+        let slot = self.sessions.get(session);
         let Some(conn) = slot.conn else { return };
-        let is_high = slot.session.queue().is_high(&limits.queue);
+        let is_high = slot.session.queue().is_high(&self.shared.settings.limits.queue);
         self.mark_dirty(conn);
         if is_high {
             self.hold_back(session, publisher);

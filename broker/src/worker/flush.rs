@@ -6,6 +6,7 @@ use dunlin_queue::MessageRef;
 use dunlin_session::{Context, Polled};
 
 use super::conn::{ConnId, LargePayload, Phase};
+use super::sessions::SessionId;
 use super::{Transport, Worker};
 
 /// Connections flushed in one turn: a fan-out to thousands lets others in between.
@@ -85,12 +86,19 @@ impl<T: Transport> Worker<T> {
         if !conn.tail.is_empty() || conn.large.is_some() {
             return self.flush_tail(id).then_some(true);
         }
+        let phase = conn.phase;
+        if conn.control.is_empty()
+            && let Phase::Online(session) = phase
+            && let Some(wrote) = self.flush_alike(id, session)
+        {
+            return wrote;
+        }
+        let conn = self.conns.get_mut(id)?;
         out.clear();
         if !conn.control.is_empty() {
             out.extend_from_slice(&conn.control);
             self.buffers.give_back(&mut conn.control);
         }
-        let phase = conn.phase;
         let mut body = None;
         let mut drained = true;
         if let Phase::Online(session) = phase {
@@ -122,6 +130,31 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// Sends what the session has, if it is what others have too. As [`Self::flush_once`]; `None`
+    /// when it is not.
+    #[inline]
+    fn flush_alike(&mut self, id: ConnId, session: SessionId) -> Option<Option<bool>> {
+        let slot = self.sessions.get_mut(session);
+        let limits = &self.shared.settings.limits;
+        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let count = slot.session.poll_alike(&mut cx, &mut self.alike);
+        if count == 0 {
+            return None;
+        }
+        self.counters.publishes_sent += count as u64;
+        let alike = std::mem::take(&mut self.alike);
+        let wrote = self.write(id, alike.bytes(), None);
+        self.alike = alike;
+        Some(match wrote {
+            Wrote::All => Some(false),
+            Wrote::Part { .. } => None,
+            Wrote::Failed => {
+                self.break_off(id);
+                None
+            }
+        })
+    }
+
     /// Nothing can be written any more. What the client sent before it went, a DISCONNECT perhaps,
     /// is still to be read; its end is found there.
     #[cold]
@@ -141,7 +174,7 @@ impl<T: Transport> Worker<T> {
     /// to follow.
     fn pull(
         &mut self,
-        session: super::sessions::SessionId,
+        session: SessionId,
         out: &mut Vec<u8>,
     ) -> (bool, Option<MessageRef>) {
         while out.len() < WRITE_BYTES {

@@ -185,6 +185,12 @@ impl<T: Transport> Worker<T> {
     /// Handles all complete packets in `bytes`, until the connection is paused or closed. Returns
     /// how many bytes are done with.
     fn on_packets(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        let used = self.on_each_packet(id, bytes);
+        self.settle_run();
+        used
+    }
+
+    fn on_each_packet(&mut self, id: ConnId, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
             let Some(conn) = self.conns.get(id) else { return bytes.len() };
@@ -205,6 +211,7 @@ impl<T: Transport> Worker<T> {
                 Ok(Some(len)) => used += len,
                 Ok(None) => return used,
                 Err(error) => {
+                    self.settle_run();
                     self.fail(id, error);
                     return bytes.len();
                 }
@@ -228,7 +235,9 @@ impl<T: Transport> Worker<T> {
             Kind::Connect => return Err(PacketError::protocol("3.1.0-2", "a second CONNECT")),
             // Not accepted any more, and so not acknowledged.
             Kind::Publish if self.shutdown.is_begun() => return Ok(Some(len)),
-            _ => {}
+            Kind::Publish => {}
+            // It may change who there is to deliver to.
+            _ => self.settle_run(),
         }
         let packet = Packet::decode(&frame, version)?;
         self.on_packet(id, session, &packet)?;

@@ -216,6 +216,7 @@ impl<T: Transport> Worker<T> {
             for item in &mut batch.items {
                 self.on_mail(from, item);
             }
+            self.settle_run();
             self.received.push(batch);
         }
         true
@@ -234,6 +235,10 @@ impl<T: Transport> Worker<T> {
     }
 
     fn on_mail(&mut self, from: usize, item: &mut Mail<T::Link>) {
+        if !matches!(item, Mail::Publish { .. }) {
+            // It may change who there is to deliver to.
+            self.settle_run();
+        }
         match item {
             // Their buffers go home with the batch.
             Mail::Publish { message, publisher } => {

@@ -23,6 +23,7 @@ mod mail;
 mod pressure;
 mod publish;
 mod retained;
+mod run;
 mod sessions;
 mod settings;
 mod shared;
@@ -40,6 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dunlin_queue::mailbox::{Batch, Inbox, Outbox};
 use dunlin_queue::{MessagePool, QueueLimits, Time};
 use dunlin_router::{Match, ShareGroups, Subscriptions};
+use dunlin_session::Alike;
 
 pub use conn::{ConnId, Peer};
 pub use interest::Interest;
@@ -51,6 +53,7 @@ pub use transport::Transport;
 use conn::{BufferPool, Conns};
 use interest::InterestView;
 use retained::{Replays, RetainedShard, RetainedTotals};
+use run::Run;
 use sessions::{SessionKey, Sessions};
 use shutdown::Shutdown;
 use stats::Counters;
@@ -184,9 +187,13 @@ pub struct Worker<T: Transport> {
 
     /// Where packets are composed and bytes are read into: one for all connections.
     out_scratch: Vec<u8>,
+    /// Packets that were composed for one connection and may serve the next.
+    alike: Alike,
     in_scratch: Box<[u8]>,
     /// The matches of the message being routed.
     matched: Vec<Match>,
+    /// Messages that have been routed and are not in anybody's queue yet.
+    run: Run,
     identifiers: Vec<u32>,
 }
 
@@ -232,8 +239,10 @@ impl<T: Transport> Worker<T> {
             elastic_queue: elastic(&settings.limits.queue),
             received: Vec::new(),
             out_scratch: Vec::new(),
+            alike: Alike::default(),
             in_scratch: vec![0; input::READ_BYTES].into_boxed_slice(),
             matched: Vec::new(),
+            run: Run::default(),
             identifiers: Vec::new(),
             outboxes,
             shared,

@@ -1,16 +1,26 @@
 //! Routing: a message to every session and every worker that wants it.
 
 use dunlin_packets::{PacketId, QoS, ReasonCode};
-use dunlin_queue::{Entry, Identifiers, Message, MessageRef};
+use dunlin_queue::{Entry, Identifiers, MessageRef};
 use dunlin_router::{Match, SubscriberId, Target};
 use dunlin_session::SYS_PREFIX;
 
 use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
+use super::run::SUBSCRIBERS_MIN;
 use super::sessions::SessionId;
 use super::settings::OverlapPolicy;
 use super::{Transport, Worker};
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Routed {
+    /// Other workers with an interest, a bit each.
+    pub(super) workers: u64,
+    /// Somebody here has one.
+    pub(super) is_matched: bool,
+}
 
 impl<T: Transport> Worker<T> {
     /// A client's PUBLISH, which its session found in order.
@@ -47,7 +57,8 @@ impl<T: Transport> Worker<T> {
 
     /// Stores the message if it is to be retained, and sends it wherever somebody subscribes.
     /// Returns whether anybody does. `from` is the session that published it, if there is one, and
-    /// `conn` the connection to hold back if a consumer cannot keep up.
+    /// `conn` the connection to hold back if a consumer cannot keep up. Whoever calls this settles
+    /// the run, now or after the next message.
     pub(super) fn publish(
         &mut self,
         message: &MessageRef,
@@ -55,28 +66,31 @@ impl<T: Transport> Worker<T> {
         conn: Option<ConnId>,
     ) -> bool {
         let key = conn.map(|conn| PublisherKey { worker: self.index as u16, conn });
-        let workers = self.route_here(message, from, key);
+        let routed = self.route_here(message, from, key);
         if self.pool.get(message).retain {
-            self.retain(message, workers | 1 << self.index);
+            self.retain(message, routed.workers | 1 << self.index);
         }
-        let mut rest = workers;
+        let mut rest = routed.workers;
         while rest != 0 {
             let worker = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let copy = self.pool.copy(message);
             self.mail(worker, Mail::Publish { message: copy, publisher: conn });
         }
-        workers != 0 || !self.matched.is_empty()
+        routed.workers != 0 || routed.is_matched
     }
 
-    /// Queues the message for the sessions of this worker and the groups that live here. Returns
-    /// the other workers with an interest; what matched here is in `matched`.
+    /// Queues the message for the sessions of this worker and the groups that live here, or adds it
+    /// to the run that [`Self::settle_run`] will queue.
     pub(super) fn route_here(
         &mut self,
         message: &MessageRef,
         from: Option<SessionId>,
         publisher: Option<PublisherKey>,
-    ) -> u64 {
+    ) -> Routed {
+        if let Some(workers) = self.extend_run(message, from, publisher) {
+            return Routed { workers, is_matched: true };
+        }
         let topic = self.pool.get(message).topic();
         let route = match &mut self.interest {
             Some(interest) => self.subscriptions.route(topic, interest),
@@ -85,8 +99,13 @@ impl<T: Transport> Worker<T> {
         let (workers, may_overlap) = (route.workers, route.may_overlap);
         self.matched.clear();
         self.matched.extend_from_slice(route.matches);
+        let retain = self.pool.get(message).retain;
+        if self.matched.len() >= SUBSCRIBERS_MIN && !may_overlap && !retain {
+            self.begin_run(message, workers, from, publisher);
+            return Routed { workers, is_matched: true };
+        }
         let matched = std::mem::take(&mut self.matched);
-        if !self.replays.is_empty() && self.pool.get(message).retain {
+        if !self.replays.is_empty() && retain {
             self.note_live(message, &matched);
         }
         if may_overlap && self.shared.settings.overlap == OverlapPolicy::Merge {
@@ -98,8 +117,9 @@ impl<T: Transport> Worker<T> {
                 self.deliver_match(message, entry, from, publisher);
             }
         }
+        let is_matched = !matched.is_empty();
         self.matched = matched;
-        workers
+        Routed { workers, is_matched }
     }
 
     #[inline]
@@ -174,12 +194,7 @@ impl<T: Transport> Worker<T> {
     #[inline]
     fn terms(&self, message: &MessageRef, entry: &Match) -> (QoS, bool) {
         let message = self.pool.get(message);
-        let qos = self.delivery_qos(message, entry.qos());
+        let qos = self.shared.settings.delivery_qos(message.qos, entry.qos());
         (qos, message.retain && entry.retain_as_published())
-    }
-
-    #[inline]
-    pub(super) fn delivery_qos(&self, message: &Message, granted: QoS) -> QoS {
-        if self.shared.settings.upgrade_qos { granted } else { message.qos.min(granted) }
     }
 }

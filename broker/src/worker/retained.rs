@@ -405,7 +405,7 @@ impl<T: Transport> Worker<T> {
             return self.pool.release(message);
         }
         let entry = Entry {
-            qos: self.delivery_qos(content, subscription.options.qos),
+            qos: self.shared.settings.delivery_qos(content.qos, subscription.options.qos),
             identifiers: Identifiers::one(subscription.identifier),
             group: 0,
             retain: true,

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ahash::RandomState;
-use dunlin_queue::Time;
+use dunlin_queue::{QueueLimits, Time};
 use dunlin_router::{FilterId, Subscription};
-use dunlin_session::Session;
+use dunlin_session::{Limits, Session};
 use slab::Slab;
 
 use super::conn::ConnId;
@@ -45,6 +45,21 @@ pub(super) struct SessionSlot {
     pub(super) replays: BTreeMap<Box<str>, ReplayId>,
     /// One of them waits for room in the queue.
     pub(super) replays_wait: bool,
+}
+
+impl SessionSlot {
+    /// What the session's queue may hold now: more while its publishers are being told to wait.
+    #[inline]
+    pub(super) fn queue_limits<'a>(
+        &self,
+        limits: &'a Limits,
+        elastic: &'a QueueLimits,
+    ) -> &'a QueueLimits {
+        match &self.pressure {
+            Some(pressure) if !pressure.is_lagging => elastic,
+            _ => &limits.queue,
+        }
+    }
 }
 
 /// All sessions of a worker.

@@ -1,5 +1,6 @@
 //! Options that workers go by.
 
+use dunlin_packets::QoS;
 use dunlin_router::Strategy;
 use dunlin_session::Limits;
 
@@ -79,5 +80,13 @@ impl Default for Settings {
             sys_interval_ms: 10_000,
             shutdown_timeout_ms: 5_000,
         }
+    }
+}
+
+impl Settings {
+    /// QoS of a delivery: that of the message, as far as it was granted \[MQTT-3.8.4-8\].
+    #[inline]
+    pub(super) fn delivery_qos(&self, published: QoS, granted: QoS) -> QoS {
+        if self.upgrade_qos { granted } else { published.min(granted) }
     }
 }

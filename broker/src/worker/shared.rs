@@ -196,7 +196,7 @@ impl<T: Transport> Worker<T> {
         let options = member.subscription.options;
         let identifier = member.subscription.identifier;
         let content = self.pool.get(message);
-        let qos = self.delivery_qos(content, options.qos);
+        let qos = self.shared.settings.delivery_qos(content.qos, options.qos);
         let retain = content.retain && options.retain_as_published;
         let member = member.key;
         if usize::from(member.worker) == self.index {

@@ -1,0 +1,126 @@
+//! A run: messages that one publisher sends to one topic, one behind the other.
+//!
+//! They go to the same subscribers, so they are routed once, and queued subscriber by subscriber
+//! instead of message by message: each of a thousand sessions is touched once for all of them. A
+//! run never outlives the bite of input it came in, and ends before anything else is done with
+//! what came behind it, so nobody can tell but by the time it takes.
+
+use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
+use dunlin_router::{Match, SubscriberId, Target};
+use dunlin_session::Context;
+
+use super::mail::PublisherKey;
+use super::sessions::SessionId;
+use super::{Transport, Worker};
+
+/// Fewer subscribers, and a message is queued at once.
+pub(super) const SUBSCRIBERS_MIN: usize = 4;
+/// Messages of a run. A publisher that has to wait should learn it soon.
+const MESSAGES_MAX: usize = 32;
+
+/// Messages that have been routed, and where to; not yet in anybody's queue.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    messages: Vec<MessageRef>,
+    matches: Vec<Match>,
+    /// Other workers with an interest.
+    workers: u64,
+    from: Option<SessionId>,
+    publisher: Option<PublisherKey>,
+}
+
+impl<T: Transport> Worker<T> {
+    /// Adds a message to the run, if it goes where that goes. Says which workers it goes to.
+    #[inline]
+    pub(super) fn extend_run(
+        &mut self,
+        message: &MessageRef,
+        from: Option<SessionId>,
+        publisher: Option<PublisherKey>,
+    ) -> Option<u64> {
+        let run = &self.run;
+        let first = self.pool.get(run.messages.first()?);
+        let next = self.pool.get(message);
+        let is_alike = run.from == from
+            && run.publisher == publisher
+            && !next.retain
+            && first.topic_bytes() == next.topic_bytes();
+        if !is_alike || run.messages.len() == MESSAGES_MAX {
+            self.settle_run();
+            return None;
+        }
+        let share = self.pool.share(message);
+        self.run.messages.push(share);
+        Some(self.run.workers)
+    }
+
+    /// Begins a run with a message whose matches are in `matched`.
+    pub(super) fn begin_run(
+        &mut self,
+        message: &MessageRef,
+        workers: u64,
+        from: Option<SessionId>,
+        publisher: Option<PublisherKey>,
+    ) {
+        debug_assert!(self.run.messages.is_empty());
+        std::mem::swap(&mut self.run.matches, &mut self.matched);
+        let share = self.pool.share(message);
+        self.run.messages.push(share);
+        (self.run.workers, self.run.from, self.run.publisher) = (workers, from, publisher);
+    }
+
+    /// Queues the messages of the run for everybody they are for.
+    #[inline]
+    pub(super) fn settle_run(&mut self) {
+        if !self.run.messages.is_empty() {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        let mut run = std::mem::take(&mut self.run);
+        for matched in &run.matches {
+            match matched.target() {
+                // Not back to where it came from [MQTT-3.8.3-3].
+                Target::Session(SubscriberId(id)) => {
+                    let session = SessionId(id);
+                    if !matched.no_local() || run.from != Some(session) {
+                        self.deliver_run(session, matched, &run);
+                    }
+                }
+                Target::Group(group) => {
+                    for message in &run.messages {
+                        self.deliver_to_group(group, message, run.publisher);
+                    }
+                }
+            }
+        }
+        for message in run.messages.drain(..) {
+            self.pool.release(message);
+        }
+        // Its lists are used again.
+        self.run = run;
+    }
+
+    fn deliver_run(&mut self, session: SessionId, matched: &Match, run: &Run) {
+        let slot = self.sessions.get_mut(session);
+        let settings = &self.shared.settings;
+        let limits = &settings.limits;
+        let queue_limits = slot.queue_limits(limits, &self.elastic_queue);
+        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let counters = &mut self.counters;
+        let mut overflowed = false;
+        for message in &run.messages {
+            let qos = settings.delivery_qos(cx.pool.get(message).qos, matched.qos());
+            let identifiers = Identifiers::one(matched.identifier());
+            let message = cx.pool.share(message);
+            // What is retained is no part of a run, so no flag has to pass.
+            let entry = Entry { message, identifiers, group: 0, qos, retain: false };
+            slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
+                counters.drop(reason);
+                overflowed |= reason == DropReason::QueueFullDisconnect;
+            });
+        }
+        self.after_delivery(session, run.publisher, overflowed);
+    }
+}
