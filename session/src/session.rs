@@ -56,13 +56,14 @@ pub struct Due {
     pub ended: bool,
 }
 
-/// The state of one client identifier.
+/// The state of one client identifier. What a delivery at QoS 0 looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Session {
-    client_id: Box<str>,
-    pub(crate) state: State,
     pub(crate) queue: DeliveryQueue,
+    pub(crate) state: State,
     pub(crate) window: Window,
+    client_id: Box<str>,
     pub(crate) received: Received,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) expiry_s: u32,

@@ -106,7 +106,7 @@ impl<T: Transport> Worker<T> {
     /// Ends a connection with a DISCONNECT of ours, where the version has one.
     pub(super) fn disconnect(&mut self, id: ConnId, code: ReasonCode, reason: &'static str) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if conn.phase == Phase::Closing {
+        if conn.phase.is_closing() {
             return;
         }
         if let Phase::Online(session) = conn.phase {
@@ -160,7 +160,7 @@ impl<T: Transport> Worker<T> {
     /// Separates a connection from its session, and does what the session leaves to do.
     fn part(&mut self, id: ConnId, session: SessionId, discard_will: bool, reason: &'static str) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.phase = Phase::Closing;
+        conn.phase = Phase::Closing { until: Time::NEVER };
         let slot = self.sessions.get_mut(session);
         tracing::info!(
             client = slot.session.client_id(), peer = %conn.peer.address, reason, "disconnected"
@@ -185,12 +185,12 @@ impl<T: Transport> Worker<T> {
     /// Lets the last bytes go out, then closes.
     pub(super) fn close(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.phase = Phase::Closing;
+        let until = self.now.plus_millis(LINGER_MS);
+        conn.phase = Phase::Closing { until };
         conn.pauses = 0;
         self.buffers.give_back(&mut conn.input);
         conn.has_timer = true;
-        conn.close_at = self.now.plus_millis(LINGER_MS);
-        self.timers.add(conn.close_at, Timer::Conn(id));
+        self.timers.add(until, Timer::Conn(id));
         self.mark_dirty(id);
         self.list_readable(id);
     }
@@ -199,10 +199,11 @@ impl<T: Transport> Worker<T> {
     pub(super) fn forget_conn(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
         self.shared.connections.remove(conn.peer.listener);
-        for buffer in [&mut conn.input, &mut conn.control, &mut conn.tail] {
+        for buffer in [&mut conn.input, &mut conn.control] {
             self.buffers.give_back(buffer);
         }
-        if let Some(large) = conn.large {
+        let unsent = conn.unsent.take();
+        if let Some(large) = unsent.and_then(|unsent| self.buffers.give_back_unsent(unsent)) {
             self.pool.release(large.message);
         }
     }
@@ -216,8 +217,8 @@ impl<T: Transport> Worker<T> {
                 self.counters.refused += 1;
                 self.forget_conn(id);
             }
-            Phase::Closing if self.now < conn.close_at => {}
-            Phase::Closing => self.forget_conn(id),
+            Phase::Closing { until } if self.now < until => {}
+            Phase::Closing { .. } => self.forget_conn(id),
             Phase::Online(session) => {
                 conn.has_timer = false;
                 if conn.input.is_empty() {

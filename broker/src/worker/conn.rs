@@ -51,8 +51,17 @@ pub(super) enum Phase {
     Lobby,
     /// Serves a session of this worker.
     Online(SessionId),
-    /// The last bytes go out; what still comes in is thrown away.
-    Closing,
+    /// The last bytes go out, until then at the latest; what still comes in is thrown away.
+    Closing {
+        /// When the connection is dropped.
+        until: Time,
+    },
+}
+
+impl Phase {
+    pub(super) fn is_closing(self) -> bool {
+        matches!(self, Self::Closing { .. })
+    }
 }
 
 /// A large payload on its way: sent as far as `sent`.
@@ -62,46 +71,51 @@ pub(super) struct LargePayload {
     pub(super) sent: usize,
 }
 
-/// One connection. Its buffers are empty, without memory, while nothing is pending.
+/// What the socket did not take.
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    pub(super) tail: Vec<u8>,
+    /// A payload behind it.
+    pub(super) large: Option<LargePayload>,
+}
+
+/// One connection. Its buffers are empty, without memory, while nothing is pending. A fan-out goes
+/// through thousands of these, so what a flush looks at comes first, in one line of the cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Conn<L> {
-    pub(super) link: L,
     generation: u32,
-    pub(super) peer: Peer,
+    pub(super) link: L,
     pub(super) phase: Phase,
-    /// The beginning of a packet whose rest has not come, and packets behind a pause.
-    pub(super) input: Vec<u8>,
     /// Packets to be sent that are not publications.
     pub(super) control: Vec<u8>,
-    /// What the socket did not take.
-    pub(super) tail: Vec<u8>,
-    /// A payload behind it that the socket did not take either.
-    pub(super) large: Option<LargePayload>,
-    /// Sessions that cannot keep up with what this connection publishes.
-    pub(super) pauses: u32,
-    /// There may be bytes to read.
-    pub(super) is_readable: bool,
-    /// The peer has closed its half, so its end is still to be read.
-    pub(super) is_hung_up: bool,
-    /// In the list of readable connections.
-    pub(super) is_listed: bool,
+    pub(super) unsent: Option<Box<Unsent>>,
     /// In the list of connections to flush.
     pub(super) is_dirty: bool,
     /// The socket took no more; it will tell.
     pub(super) is_blocked: bool,
     /// Nothing can be written any more; what the peer had sent before is still read.
     pub(super) is_broken: bool,
+    /// There may be bytes to read.
+    pub(super) is_readable: bool,
+    /// The peer has closed its half, so its end is still to be read.
+    pub(super) is_hung_up: bool,
+    /// In the list of readable connections.
+    pub(super) is_listed: bool,
     /// A timer is set for it.
     pub(super) has_timer: bool,
-    /// When a connection that is closing is dropped.
-    pub(super) close_at: Time,
+    /// Sessions that cannot keep up with what this connection publishes.
+    pub(super) pauses: u32,
+    pub(super) peer: Peer,
+    /// The beginning of a packet whose rest has not come, and packets behind a pause.
+    pub(super) input: Vec<u8>,
 }
 
 impl<L> Conn<L> {
     pub(super) fn session(&self) -> Option<SessionId> {
         match self.phase {
             Phase::Online(session) => Some(session),
-            Phase::Lobby | Phase::Closing => None,
+            Phase::Lobby | Phase::Closing { .. } => None,
         }
     }
 
@@ -111,7 +125,7 @@ impl<L> Conn<L> {
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        !self.tail.is_empty() || self.large.is_some() || !self.control.is_empty()
+        self.unsent.is_some() || !self.control.is_empty()
     }
 }
 
@@ -142,8 +156,7 @@ impl<L> Conns<L> {
             phase: Phase::Lobby,
             input: Vec::new(),
             control: Vec::new(),
-            tail: Vec::new(),
-            large: None,
+            unsent: None,
             pauses: 0,
             is_readable: false,
             is_hung_up: false,
@@ -152,7 +165,6 @@ impl<L> Conns<L> {
             is_blocked: false,
             is_broken: false,
             has_timer: true,
-            close_at: Time::NEVER,
         });
         ConnId { slot: slot as u32, generation }
     }
@@ -200,6 +212,9 @@ const BUFFERS_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct BufferPool {
     free: Vec<Vec<u8>>,
+    // Boxed, as they go into a connection and come back from there.
+    #[allow(clippy::vec_box)]
+    unsent: Vec<Box<Unsent>>,
 }
 
 impl BufferPool {
@@ -212,6 +227,22 @@ impl BufferPool {
             *buffer = free;
         }
         buffer
+    }
+
+    /// A place for what a socket did not take.
+    pub(super) fn unsent(&mut self) -> Box<Unsent> {
+        self.unsent.pop().unwrap_or_default()
+    }
+
+    /// Takes the memory of what has been sent since, or never will be. The payload is the
+    /// caller's to release.
+    pub(super) fn give_back_unsent(&mut self, mut unsent: Box<Unsent>) -> Option<LargePayload> {
+        self.give_back(&mut unsent.tail);
+        let large = unsent.large.take();
+        if self.unsent.len() < BUFFERS_KEPT {
+            self.unsent.push(unsent);
+        }
+        large
     }
 
     /// Takes the memory of a buffer that is done with.
@@ -263,5 +294,15 @@ impl ConnectionCounts {
     #[must_use]
     pub fn total(&self) -> usize {
         self.all.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_takes_two_lines_of_the_cache() {
+        assert_eq!(size_of::<Conn<std::os::fd::RawFd>>(), 128);
     }
 }

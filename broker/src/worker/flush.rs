@@ -64,7 +64,7 @@ impl<T: Transport> Worker<T> {
         self.out_scratch = out;
         let Some(conn) = self.conns.get_mut(id) else { return };
         match conn.phase {
-            Phase::Closing if !conn.has_unsent() => {
+            Phase::Closing { .. } if !conn.has_unsent() => {
                 // Everything is out. The peer's close ends the connection, or a timer does.
                 self.transport.shutdown(&mut conn.link);
             }
@@ -75,7 +75,7 @@ impl<T: Transport> Worker<T> {
                 }
                 self.list_readable(id);
             }
-            Phase::Lobby | Phase::Closing => {}
+            Phase::Lobby | Phase::Closing { .. } => {}
         }
     }
 
@@ -83,7 +83,7 @@ impl<T: Transport> Worker<T> {
     /// `None` when the socket takes no more, or is gone.
     fn flush_once(&mut self, id: ConnId, out: &mut Vec<u8>) -> Option<bool> {
         let conn = self.conns.get_mut(id)?;
-        if !conn.tail.is_empty() || conn.large.is_some() {
+        if conn.unsent.is_some() {
             return self.flush_tail(id).then_some(true);
         }
         let phase = conn.phase;
@@ -116,7 +116,8 @@ impl<T: Transport> Worker<T> {
             }
             Wrote::Part { of_payload } => {
                 if let (Some(message), Some(conn)) = (body, self.conns.get_mut(id)) {
-                    conn.large = Some(LargePayload { message, sent: of_payload });
+                    let unsent = conn.unsent.get_or_insert_with(|| self.buffers.unsent());
+                    unsent.large = Some(LargePayload { message, sent: of_payload });
                 }
                 None
             }
@@ -162,8 +163,8 @@ impl<T: Transport> Worker<T> {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.is_broken = true;
         self.buffers.give_back(&mut conn.control);
-        self.buffers.give_back(&mut conn.tail);
-        if let Some(large) = conn.large.take() {
+        let unsent = conn.unsent.take();
+        if let Some(large) = unsent.and_then(|unsent| self.buffers.give_back_unsent(unsent)) {
             self.pool.release(large.message);
         }
         (conn.is_readable, conn.is_hung_up) = (true, true);
@@ -211,7 +212,8 @@ impl<T: Transport> Worker<T> {
         conn.is_blocked = true;
         let head_sent = sent.min(head.len());
         if head_sent < head.len() {
-            self.buffers.ready(&mut conn.tail).extend_from_slice(&head[head_sent..]);
+            let unsent = conn.unsent.get_or_insert_with(|| self.buffers.unsent());
+            self.buffers.ready(&mut unsent.tail).extend_from_slice(&head[head_sent..]);
         }
         Wrote::Part { of_payload: sent - head_sent }
     }
@@ -219,11 +221,12 @@ impl<T: Transport> Worker<T> {
     /// Writes what an earlier write left. `true` when all of it is out.
     fn flush_tail(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
-        let body = match &conn.large {
+        let Some(unsent) = conn.unsent.as_deref_mut() else { return true };
+        let body = match &unsent.large {
             Some(large) => &self.pool.get(&large.message).payload()[large.sent..],
             None => &[],
         };
-        let sent = match self.transport.write(&mut conn.link, &conn.tail, body) {
+        let sent = match self.transport.write(&mut conn.link, &unsent.tail, body) {
             Ok(sent) => sent,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -233,20 +236,18 @@ impl<T: Transport> Worker<T> {
         };
         self.counters.bytes_sent += sent as u64;
         self.counters.touch();
-        let whole = conn.tail.len() + body.len();
-        let tail_sent = sent.min(conn.tail.len());
-        conn.tail.drain(..tail_sent);
-        if conn.tail.is_empty() {
-            self.buffers.give_back(&mut conn.tail);
-        }
-        if let Some(large) = &mut conn.large {
+        let whole = unsent.tail.len() + body.len();
+        let tail_sent = sent.min(unsent.tail.len());
+        unsent.tail.drain(..tail_sent);
+        if let Some(large) = &mut unsent.large {
             large.sent += sent - tail_sent;
         }
         if sent < whole {
             conn.is_blocked = true;
             return false;
         }
-        if let Some(large) = conn.large.take() {
+        let unsent = conn.unsent.take();
+        if let Some(large) = unsent.and_then(|unsent| self.buffers.give_back_unsent(unsent)) {
             self.pool.release(large.message);
         }
         true

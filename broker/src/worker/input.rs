@@ -85,7 +85,7 @@ impl<T: Transport> Worker<T> {
             && match conn.phase {
                 // Acknowledgements are still welcome.
                 Phase::Online(session) => self.sessions.get(session).session.window().is_empty(),
-                Phase::Lobby | Phase::Closing => false,
+                Phase::Lobby | Phase::Closing { .. } => false,
             };
         if conn.pauses > 0 || conn.has_unread_answers() || is_quiet {
             // Stays readable; it is listed again when the reason has gone.
@@ -157,7 +157,7 @@ impl<T: Transport> Worker<T> {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if used == input.len() {
             self.buffers.give_back(&mut input);
-        } else if conn.phase != Phase::Closing {
+        } else if !conn.phase.is_closing() {
             input.drain(..used);
             conn.input = input;
             self.watch_half_packet(id);
@@ -166,7 +166,7 @@ impl<T: Transport> Worker<T> {
 
     fn keep_input(&mut self, id: ConnId, rest: &[u8]) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if rest.is_empty() || conn.phase == Phase::Closing {
+        if rest.is_empty() || conn.phase.is_closing() {
             return;
         }
         self.buffers.ready(&mut conn.input).extend_from_slice(rest);
@@ -203,7 +203,7 @@ impl<T: Transport> Worker<T> {
                 return used;
             }
             let step = match conn.phase {
-                Phase::Closing => return bytes.len(),
+                Phase::Closing { .. } => return bytes.len(),
                 Phase::Lobby => self.on_lobby_bytes(id, &bytes[used..]),
                 Phase::Online(session) => self.on_online_bytes(id, session, &bytes[used..]),
             };

@@ -24,12 +24,18 @@ pub struct SessionKey {
     pub(super) generation: u32,
 }
 
-/// A session and what the worker keeps beside it.
+/// A session and what the worker keeps beside it. A fan-out goes through thousands of these, so what
+/// a delivery looks at comes first, in two lines of the cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct SessionSlot {
-    pub(super) session: Session,
     pub(super) conn: Option<ConnId>,
     pub(super) generation: u32,
+    /// Publishers that wait for it to catch up.
+    pub(super) pressure: Option<Box<Pressure>>,
+    pub(super) session: Session,
+    /// One of its retained replays waits for room in the queue.
+    pub(super) replays_wait: bool,
     /// Hash of the client identifier.
     pub(super) hash: u64,
     pub(super) subscriptions: BTreeSet<FilterId>,
@@ -39,12 +45,8 @@ pub(super) struct SessionSlot {
     pub(super) filter_bytes: usize,
     /// The earliest timer that is set for it.
     pub(super) timer_at: Time,
-    /// Publishers that wait for it to catch up.
-    pub(super) pressure: Option<Box<Pressure>>,
     /// Retained replays, by filter.
     pub(super) replays: BTreeMap<Box<str>, ReplayId>,
-    /// One of them waits for room in the queue.
-    pub(super) replays_wait: bool,
 }
 
 impl SessionSlot {
@@ -124,5 +126,18 @@ impl Sessions {
     pub(super) fn resolve(&self, key: SessionKey) -> Option<SessionId> {
         let slot = self.slots.get(key.slot as usize)?;
         (slot.generation == key.generation).then_some(SessionId(key.slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_looks_at_two_lines_of_the_cache() {
+        // conn, generation, pressure and the queue; then the terms of the connection.
+        assert_eq!(std::mem::offset_of!(SessionSlot, session), 24);
+        assert_eq!(size_of::<dunlin_queue::DeliveryQueue>(), 40);
+        assert_eq!(size_of::<SessionSlot>(), 384);
     }
 }

@@ -103,9 +103,9 @@ impl<T: Transport> Worker<T> {
                 session.queue().is_empty() && !conn.has_unsent()
             }
             Phase::Lobby => true,
-            Phase::Closing => false,
+            Phase::Closing { .. } => false,
         };
-        if is_done || self.shutdown.is_overdue && conn.phase != Phase::Closing {
+        if is_done || self.shutdown.is_overdue && !conn.phase.is_closing() {
             self.disconnect(id, ReasonCode::ServerShuttingDown, "the broker shuts down");
         }
     }
