@@ -3,7 +3,7 @@
 //! and sent to the others as they are.
 
 use dunlin_packets::Version;
-use dunlin_queue::{Likeness, MessagePool, Time};
+use dunlin_queue::{Entry, Likeness, MessagePool, Time};
 
 use crate::outbound::{COPIED_PAYLOAD_MAX, encode};
 use crate::session::State;
@@ -36,61 +36,71 @@ impl Alike {
         &self.bytes
     }
 
-    fn fits(&self, version: Version, pool: &MessagePool, session: &Session) -> bool {
-        self.version == version
+    /// Whether just this waits for the session.
+    #[inline]
+    fn holds(&self, version: Version, pool: &MessagePool, session: &Session) -> bool {
+        !self.messages.is_empty()
+            && self.version == version
             && self.edition == pool.edition()
             && self.messages.len() == session.queue.len()
-            && session.queue.iter().map(|entry| entry.likeness()).eq(self
-                .messages
+            && session
+                .queue
                 .iter()
-                .map(|message| Some(*message)))
+                .map(Entry::likeness)
+                .eq(self.messages.iter().map(|message| Some(*message)))
     }
 }
 
 impl Session {
-    /// Takes everything that waits, if all of it can be sent at once and looks as it would for
-    /// others; says how many messages that were. The packets are then in `alike`. With 0, nothing
-    /// has happened, and [`Session::poll_publish`] is the way.
+    /// Takes everything that waits, if it is what is in `alike` already; says how many messages
+    /// that were, and with 0 that nothing has happened.
     #[inline]
-    pub fn poll_alike(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> usize {
+    pub fn take_alike(&mut self, cx: &mut Context<'_>, alike: &Alike) -> usize {
         let State::Online(link) = &self.state else { return 0 };
-        let count = self.queue.len();
         let is_simple = !link.resends && link.topic_alias_maximum == 0;
-        if !is_simple || count == 0 || count > MESSAGES_MAX || self.queue.bytes() > BYTES_MAX {
-            return 0;
-        }
-        let packet_bytes_max = link.packet_bytes_max as usize;
-        if !alike.fits(link.version, cx.pool, self) && !self.compose(cx, alike) {
-            return 0;
-        }
         // No packet is larger than all together.
-        if alike.bytes.len() > packet_bytes_max {
+        let fits = is_simple && alike.bytes.len() <= link.packet_bytes_max as usize;
+        if !fits || !alike.holds(link.version, cx.pool, self) {
             return 0;
         }
         self.queue.clear(cx.pool)
     }
 
-    /// Composes everything that waits; `false` when something in it is for this session only.
+    /// Takes everything that waits and composes it, if all of it can be sent at once and looks as
+    /// it would for others. As [`Self::take_alike`]; with 0, [`Session::poll_publish`] is the way.
+    pub fn compose_alike(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> usize {
+        let count = self.queue.len();
+        if count == 0 || count > MESSAGES_MAX || self.queue.bytes() > BYTES_MAX {
+            return 0;
+        }
+        alike.messages.clear();
+        if self.compose(cx, alike) { self.take_alike(cx, alike) } else { 0 }
+    }
+
+    /// `false` when something that waits is for this session only.
     fn compose(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> bool {
         let State::Online(link) = &mut self.state else { return false };
-        alike.messages.clear();
+        if link.topic_alias_maximum > 0 {
+            return false;
+        }
         alike.bytes.clear();
-        for entry in self.queue.iter() {
+        let mut messages = std::mem::take(&mut alike.messages);
+        let is_alike = self.queue.iter().all(|entry| {
             let message = cx.pool.get(&entry.message);
             // What has an expiry says how much of it is left, and may have none.
             let is_lasting = message.expires_at == Time::NEVER;
             let is_small = message.payload().len() <= COPIED_PAYLOAD_MAX;
             let Some(likeness) = entry.likeness().filter(|_| is_lasting && is_small) else {
-                alike.messages.clear();
                 return false;
             };
-            if encode(link, entry, None, false, cx, &mut alike.bytes) != Some(true) {
-                alike.messages.clear();
-                return false;
-            }
-            alike.messages.push(likeness);
+            messages.push(likeness);
+            encode(link, entry, None, false, cx, &mut alike.bytes) == Some(true)
+        });
+        if !is_alike {
+            messages.clear();
         }
+        alike.messages = messages;
         (alike.version, alike.edition) = (link.version, cx.pool.edition());
-        true
+        is_alike
     }
 }

@@ -7,6 +7,7 @@ mod acknowledgement;
 mod aliases;
 mod authentication;
 mod backpressure;
+mod bursts;
 mod connecting;
 mod expiry;
 mod flow_control;

@@ -1,10 +1,12 @@
 //! Plain TCP as a worker's transport.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use crate::worker::{ConnId, Transport};
 
@@ -42,17 +44,21 @@ impl Transport for TcpTransport {
         link.read(buffer)
     }
 
+    /// By system call: the C library's `send()` is a place where a thread could be cancelled, which
+    /// costs it more than a hundredth of a small write.
     #[inline]
     fn write(&mut self, link: &mut TcpStream, head: &[u8], body: &[u8]) -> io::Result<usize> {
         loop {
             let written = if body.is_empty() {
-                link.write(head)
+                send(&*link, head, SendFlags::NOSIGNAL)
             } else {
-                link.write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
+                let parts = [IoSlice::new(head), IoSlice::new(body)];
+                let mut none = SendAncillaryBuffer::default();
+                sendmsg(&*link, &parts, &mut none, SendFlags::NOSIGNAL)
             };
             match written {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => return written,
+                Err(Errno::INTR) => {}
+                written => return Ok(written?),
             }
         }
     }

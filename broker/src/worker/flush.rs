@@ -37,10 +37,61 @@ impl<T: Transport> Worker<T> {
 
     pub(super) fn flush_dirty(&mut self) {
         for _ in 0..self.dirty.len().min(FLUSHES_PER_TURN) {
-            let Some(id) = self.dirty.pop_front() else { return };
+            let Some(id) = self.dirty.pop_front() else { break };
             self.unflushed = self.unflushed.saturating_sub(1);
-            self.flush(id);
+            if !self.join_alike(id) {
+                self.flush(id);
+            }
         }
+        self.write_alike();
+    }
+
+    /// Takes what a connection has to send, if others get the same, and leaves it to
+    /// [`Self::write_alike`]. Between the writes of a fan-out there is then nothing else to do:
+    /// whoever reads on the same machine has no time to fall asleep, and does not have to be woken.
+    #[inline]
+    fn join_alike(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return true };
+        let Phase::Online(session) = conn.phase else { return false };
+        if conn.is_blocked || conn.is_broken || conn.has_unsent() {
+            return false;
+        }
+        let slot = self.sessions.get_mut(session);
+        let limits = &self.shared.settings.limits;
+        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let mut count = slot.session.take_alike(&mut cx, &self.alike);
+        if count == 0 {
+            self.write_alike();
+            let slot = self.sessions.get_mut(session);
+            let limits = &self.shared.settings.limits;
+            let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+            count = slot.session.compose_alike(&mut cx, &mut self.alike);
+        }
+        if count == 0 {
+            return false;
+        }
+        self.counters.publishes_sent += count as u64;
+        self.alike_conns.push(id);
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.is_dirty = false;
+        }
+        self.on_flushed(session);
+        self.list_readable(id);
+        true
+    }
+
+    /// Sends what was composed to all who get it.
+    fn write_alike(&mut self) {
+        let conns = std::mem::take(&mut self.alike_conns);
+        let alike = std::mem::take(&mut self.alike);
+        for &id in &conns {
+            if matches!(self.write(id, alike.bytes(), None), Wrote::Failed) {
+                self.break_off(id);
+            }
+        }
+        self.alike = alike;
+        self.alike_conns = conns;
+        self.alike_conns.clear();
     }
 
     fn flush(&mut self, id: ConnId) {
@@ -87,13 +138,6 @@ impl<T: Transport> Worker<T> {
             return self.flush_tail(id).then_some(true);
         }
         let phase = conn.phase;
-        if conn.control.is_empty()
-            && let Phase::Online(session) = phase
-            && let Some(wrote) = self.flush_alike(id, session)
-        {
-            return wrote;
-        }
-        let conn = self.conns.get_mut(id)?;
         out.clear();
         if !conn.control.is_empty() {
             out.extend_from_slice(&conn.control);
@@ -131,31 +175,6 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// Sends what the session has, if it is what others have too. As [`Self::flush_once`]; `None`
-    /// when it is not.
-    #[inline]
-    fn flush_alike(&mut self, id: ConnId, session: SessionId) -> Option<Option<bool>> {
-        let slot = self.sessions.get_mut(session);
-        let limits = &self.shared.settings.limits;
-        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
-        let count = slot.session.poll_alike(&mut cx, &mut self.alike);
-        if count == 0 {
-            return None;
-        }
-        self.counters.publishes_sent += count as u64;
-        let alike = std::mem::take(&mut self.alike);
-        let wrote = self.write(id, alike.bytes(), None);
-        self.alike = alike;
-        Some(match wrote {
-            Wrote::All => Some(false),
-            Wrote::Part { .. } => None,
-            Wrote::Failed => {
-                self.break_off(id);
-                None
-            }
-        })
-    }
-
     /// Nothing can be written any more. What the client sent before it went, a DISCONNECT perhaps,
     /// is still to be read; its end is found there.
     #[cold]
@@ -173,11 +192,7 @@ impl<T: Transport> Worker<T> {
 
     /// Composes what the session has to send. Says whether that was all, and which payload has
     /// to follow.
-    fn pull(
-        &mut self,
-        session: SessionId,
-        out: &mut Vec<u8>,
-    ) -> (bool, Option<MessageRef>) {
+    fn pull(&mut self, session: SessionId, out: &mut Vec<u8>) -> (bool, Option<MessageRef>) {
         while out.len() < WRITE_BYTES {
             let slot = self.sessions.get_mut(session);
             let limits = &self.shared.settings.limits;

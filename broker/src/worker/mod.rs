@@ -189,6 +189,8 @@ pub struct Worker<T: Transport> {
     out_scratch: Vec<u8>,
     /// Packets that were composed for one connection and may serve the next.
     alike: Alike,
+    /// Connections that get it, in this flush.
+    alike_conns: Vec<ConnId>,
     in_scratch: Box<[u8]>,
     /// The matches of the message being routed.
     matched: Vec<Match>,
@@ -240,6 +242,7 @@ impl<T: Transport> Worker<T> {
             received: Vec::new(),
             out_scratch: Vec::new(),
             alike: Alike::default(),
+            alike_conns: Vec::new(),
             in_scratch: vec![0; input::READ_BYTES].into_boxed_slice(),
             matched: Vec::new(),
             run: Run::default(),
