@@ -177,3 +177,39 @@ fn a_burst_to_sessions_that_are_away_and_to_slow_ones_waits_for_each() {
     let client = Client::connect(&mut sim, &away);
     assert_eq!(client.take().len(), 4, "CONNACK and three messages");
 }
+
+#[test]
+fn a_burst_that_expires_while_its_subscriber_does_not_read_is_not_sent() {
+    let mut sim = Sim::default();
+    let slow = online(&mut sim, &Connecting::v5("slow"), &Subscribing::to("t", 0).v5());
+    let subscribers = everybody(&mut sim);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    slow.limit_room(0);
+    publisher.write(Publishing::q0("t", "in the socket").v5());
+    sim.run();
+    let expiry = Property::MessageExpiryInterval(60);
+    for payload in ["one", "two"] {
+        publisher.write(Publishing::q0("t", payload).with(expiry).v5());
+    }
+    sim.run();
+    assert_eq!(subscribers[1].1.take().len(), 3);
+    sim.advance_s(61);
+    slow.unlimited(&mut sim);
+    assert_eq!(slow.take(), ["PUBLISH t \"in the socket\""]);
+}
+
+#[test]
+fn a_retained_message_inside_a_burst_keeps_its_flag_where_that_was_asked_for() {
+    let mut sim = Sim::default();
+    let subscribers = everybody(&mut sim);
+    let as_published = Subscribing::to("t", 0).as_published().v5();
+    let as_published = online(&mut sim, &Connecting::v5("rap"), &as_published);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.write(Publishing::q0("t", "one").v5());
+    publisher.write(Publishing::q0("t", "two").retain().v5());
+    publisher.write(Publishing::q0("t", "three").v5());
+    sim.run();
+    let texts = ["PUBLISH t \"one\"", "PUBLISH t \"two\" retain", "PUBLISH t \"three\""];
+    assert_eq!(as_published.take(), texts);
+    assert_eq!(subscribers[1].1.take().len(), 3);
+}
