@@ -1,1 +1,8 @@
-//! placeholder
+//! What the benchmarks and the gates measure: a worker of the broker in memory ([`Rig`]), and the
+//! figures others have published for the same work.
+
+mod rig;
+mod scenes;
+
+pub use rig::{ClientNo, Rig};
+pub use scenes::{FanOut, HandlePush};

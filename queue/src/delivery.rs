@@ -216,6 +216,21 @@ impl DeliveryQueue {
         self.entries.push_back(entry);
     }
 
+    /// Whether so many messages of so many bytes together fit in.
+    #[inline]
+    #[must_use]
+    pub fn has_room_for(&self, count: usize, bytes: usize, limits: &QueueLimits) -> bool {
+        self.entries.len() + count <= limits.messages_max && self.bytes + bytes <= limits.bytes_max
+    }
+
+    /// Appends messages of `bytes` bytes together, without identifiers of several subscriptions,
+    /// for which there is room.
+    #[inline]
+    pub fn append(&mut self, entries: impl Iterator<Item = Entry>, bytes: usize) {
+        self.bytes += bytes;
+        self.entries.extend(entries);
+    }
+
     #[inline]
     fn has_room(&self, len: usize, limits: &QueueLimits) -> bool {
         self.entries.is_empty()

@@ -18,6 +18,6 @@ mod window;
 
 pub use delivery::{DeliveryQueue, DropReason, Entry, Likeness, OverflowPolicy, QueueLimits};
 pub use message::{Message, MessageFields};
-pub use pool::{Identifiers, MessagePool, MessageRef, PoolStats};
+pub use pool::{Identifiers, MessagePool, MessageRef, PoolStats, Shares};
 pub use time::Time;
 pub use window::{InFlight, Stage, Window};

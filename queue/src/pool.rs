@@ -31,6 +31,27 @@ impl MessageRef {
     }
 }
 
+/// Shares of one message that were taken at once, to be handed out one by one.
+#[derive(Debug)]
+#[must_use = "what is not handed out has to be given back"]
+pub struct Shares {
+    place: u32,
+    left: u32,
+}
+
+impl Shares {
+    /// One of them.
+    ///
+    /// # Panics
+    /// When none is left.
+    #[inline]
+    pub fn hand_out(&mut self) -> MessageRef {
+        assert!(self.left > 0, "all shares have been handed out");
+        self.left -= 1;
+        MessageRef(self.place)
+    }
+}
+
 /// Subscription identifiers of a delivery: none, one, or a set that the pool keeps.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Identifiers(u32);
@@ -181,6 +202,22 @@ impl MessagePool {
     pub fn share(&mut self, message: &MessageRef) -> MessageRef {
         self.slots[message.0 as usize].shares += 1;
         MessageRef(message.0)
+    }
+
+    /// So many more shares of the message at once.
+    pub fn share_many(&mut self, message: &MessageRef, count: u32) -> Shares {
+        self.slots[message.0 as usize].shares += count;
+        Shares { place: message.0, left: count }
+    }
+
+    /// Gives back what was not handed out.
+    #[allow(clippy::needless_pass_by_value)] // the shares end here
+    pub fn release_many(&mut self, shares: Shares) {
+        let slot = &mut self.slots[shares.place as usize];
+        slot.shares -= shares.left;
+        if slot.shares == 0 {
+            self.free(shares.place);
+        }
     }
 
     /// Gives a share back.

@@ -239,6 +239,23 @@ impl Session {
         self.queue.push(entry, limits, cx.pool, dropped);
     }
 
+    /// Puts several messages into the queue of a session that is online, of `bytes` bytes together
+    /// and none of them with identifiers of several subscriptions. `false` when there is not room
+    /// for all, or no connection: then nothing has happened.
+    #[inline]
+    pub fn enqueue_all(
+        &mut self,
+        entries: impl ExactSizeIterator<Item = Entry>,
+        bytes: usize,
+        limits: &QueueLimits,
+    ) -> bool {
+        let fits = self.is_online() && self.queue.has_room_for(entries.len(), bytes, limits);
+        if fits {
+            self.queue.append(entries, bytes);
+        }
+        fits
+    }
+
     /// Ends the session: releases what it holds, and says how many messages were not delivered.
     pub fn clear(&mut self, pool: &mut MessagePool) -> usize {
         let mut count = self.queue.clear(pool);

@@ -5,7 +5,8 @@
 //! run never outlives the bite of input it came in, and ends before anything else is done with
 //! what came behind it, so nobody can tell but by the time it takes.
 
-use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
+use dunlin_packets::QoS;
+use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef, Shares};
 use dunlin_router::{Match, SubscriberId, Target};
 use dunlin_session::Context;
 
@@ -22,6 +23,10 @@ const MESSAGES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Run {
     messages: Vec<MessageRef>,
+    /// What is handed out of them, and their QoS.
+    shares: Vec<(Shares, QoS)>,
+    /// Bytes of all messages.
+    bytes: usize,
     matches: Vec<Match>,
     /// Other workers with an interest.
     workers: u64,
@@ -79,13 +84,21 @@ impl<T: Transport> Worker<T> {
 
     fn settle(&mut self) {
         let mut run = std::mem::take(&mut self.run);
-        for matched in &run.matches {
+        run.bytes = 0;
+        for message in &run.messages {
+            let content = self.pool.get(message);
+            run.bytes += content.len();
+            let qos = content.qos;
+            run.shares.push((self.pool.share_many(message, run.matches.len() as u32), qos));
+        }
+        let matches = std::mem::take(&mut run.matches);
+        for matched in &matches {
             match matched.target() {
                 // Not back to where it came from [MQTT-3.8.3-3].
                 Target::Session(SubscriberId(id)) => {
                     let session = SessionId(id);
                     if !matched.no_local() || run.from != Some(session) {
-                        self.deliver_run(session, matched, &run);
+                        self.deliver_run(session, matched, &mut run);
                     }
                 }
                 Target::Group(group) => {
@@ -95,27 +108,64 @@ impl<T: Transport> Worker<T> {
                 }
             }
         }
+        for (shares, _) in run.shares.drain(..) {
+            self.pool.release_many(shares);
+        }
         for message in run.messages.drain(..) {
             self.pool.release(message);
         }
+        run.matches = matches;
         // Its lists are used again.
         self.run = run;
     }
 
-    fn deliver_run(&mut self, session: SessionId, matched: &Match, run: &Run) {
+    #[inline]
+    fn deliver_run(&mut self, session: SessionId, matched: &Match, run: &mut Run) {
         let slot = self.sessions.get_mut(session);
         let settings = &self.shared.settings;
-        let limits = &settings.limits;
-        let queue_limits = slot.queue_limits(limits, &self.elastic_queue);
-        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
-        let counters = &mut self.counters;
-        let mut overflowed = false;
-        for message in &run.messages {
-            let qos = settings.delivery_qos(cx.pool.get(message).qos, matched.qos());
-            let identifiers = Identifiers::one(matched.identifier());
-            let message = cx.pool.share(message);
+        let limits = &settings.limits.queue;
+        let (granted, identifier) = (matched.qos(), matched.identifier());
+        let entries = run.shares.iter_mut().map(|(shares, published)| Entry {
+            message: shares.hand_out(),
+            identifiers: Identifiers::one(identifier),
+            group: 0,
+            qos: settings.delivery_qos(*published, granted),
             // What is retained is no part of a run, so no flag has to pass.
-            let entry = Entry { message, identifiers, group: 0, qos, retain: false };
+            retain: false,
+        });
+        let is_usual =
+            slot.pressure.is_none() && slot.session.enqueue_all(entries, run.bytes, limits);
+        if !is_usual || slot.session.queue().is_high(limits) {
+            return self.deliver_run_slowly(session, matched, run, is_usual);
+        }
+        if let Some(conn) = slot.conn {
+            self.mark_dirty(conn);
+        }
+    }
+
+    /// For a session that is offline, or whose queue fills. The messages may be in it already.
+    #[cold]
+    fn deliver_run_slowly(
+        &mut self,
+        session: SessionId,
+        matched: &Match,
+        run: &mut Run,
+        is_queued: bool,
+    ) {
+        let mut overflowed = false;
+        for (shares, published) in run.shares.iter_mut().filter(|_| !is_queued) {
+            let slot = self.sessions.get_mut(session);
+            let settings = &self.shared.settings;
+            let queue_limits = slot.queue_limits(&settings.limits, &self.elastic_queue);
+            let mut cx = Context { limits: &settings.limits, pool: &mut self.pool, now: self.now };
+            let entry = Entry {
+                message: shares.hand_out(),
+                identifiers: Identifiers::one(matched.identifier()),
+                group: 0,
+                qos: settings.delivery_qos(*published, matched.qos()),
+                retain: false,
+            };
+            let counters = &mut self.counters;
             slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
                 counters.drop(reason);
                 overflowed |= reason == DropReason::QueueFullDisconnect;

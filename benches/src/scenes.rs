@@ -1,0 +1,115 @@
+//! The scenes that are measured more than once: as a benchmark, as a gate, by instructions.
+
+use std::collections::VecDeque;
+
+use dunlin::worker::Settings;
+use dunlin_packets::{Property, Version};
+use dunlin_tests::{Connecting, Publishing, Subscribing};
+
+use crate::{ClientNo, Rig};
+
+/// One publisher and many subscribers of its topic.
+#[derive(Debug)]
+pub struct FanOut {
+    /// The worker.
+    pub rig: Rig,
+    publisher: ClientNo,
+    subscribers: Vec<ClientNo>,
+    frame: Vec<u8>,
+}
+
+const TOPIC: &str = "site/7/device/42";
+
+impl FanOut {
+    /// So many subscribers of one version at one QoS, which acknowledge what they get.
+    #[must_use]
+    pub fn new(subscribers: usize, version: Version, qos: u8, payload: usize) -> Self {
+        let mut rig = Rig::new(Settings::default());
+        let subscribing = Subscribing::to(TOPIC, qos);
+        let subscribers: Vec<_> = (0..subscribers)
+            .map(|number| rig.subscriber(&format!("s{number}"), version, &subscribing, qos > 0))
+            .collect();
+        let connecting = match version {
+            Version::V5 => Connecting::v5("p"),
+            Version::V3 | Version::V4 => Connecting::v4("p"),
+        };
+        let publisher = rig.connect(&connecting);
+        if qos == 2 {
+            rig.answer(publisher, version);
+        }
+        let payload = vec![b'x'; payload];
+        let publishing = match qos {
+            0 => Publishing::q0(TOPIC, &payload),
+            1 => Publishing::q1(TOPIC, &payload, 1),
+            _ => Publishing::q2(TOPIC, &payload, 1),
+        };
+        let publishing = match version {
+            Version::V5 => publishing
+                .with(Property::ContentType("text/plain"))
+                .with(Property::UserProperty("unit", "K")),
+            Version::V3 | Version::V4 => publishing,
+        };
+        let frame = publishing.bytes_for(version);
+        let mut scene = Self { rig, publisher, subscribers, frame };
+        // Until every buffer has the size it needs.
+        for _ in 0..50 {
+            scene.publish();
+        }
+        scene
+    }
+
+    /// One message: read, routed, queued, composed and sent to everybody, and acknowledged where
+    /// that is due.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.rig.send(self.publisher, &self.frame);
+        self.rig.settle();
+    }
+
+    /// Has the subscribers' sockets full, so that [`Self::enqueue`] only queues.
+    pub fn stop_reading(&mut self) {
+        self.rig.block(&self.subscribers, true);
+        // What makes the broker notice.
+        self.publish();
+    }
+
+    /// Lets the subscribers read what has gathered.
+    pub fn catch_up(&mut self) {
+        self.rig.block(&self.subscribers, false);
+        self.rig.settle();
+    }
+
+    /// One message, read, routed and put into everybody's queue.
+    #[inline]
+    pub fn enqueue(&mut self) {
+        self.rig.send(self.publisher, &self.frame);
+        self.rig.turn();
+    }
+}
+
+/// The least that a fan-out in memory can be: a handle is pushed into each queue.
+#[derive(Debug)]
+pub struct HandlePush {
+    queues: Vec<VecDeque<u32>>,
+}
+
+impl HandlePush {
+    /// For so many queues.
+    #[must_use]
+    pub fn new(queues: usize) -> Self {
+        Self { queues: vec![VecDeque::with_capacity(64); queues] }
+    }
+
+    /// Pushes one.
+    #[inline]
+    pub fn push(&mut self, handle: u32) {
+        for queue in &mut self.queues {
+            queue.push_back(handle);
+        }
+    }
+
+    /// Empties the queues.
+    pub fn clear(&mut self) {
+        self.queues.iter_mut().for_each(VecDeque::clear);
+    }
+}
