@@ -75,10 +75,10 @@ impl Budget {
 }
 
 fn run(file: &Path, instructions: &Path) -> Result<bool, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("{}: {error}", file.display()))?;
-    let budgets: Budgets = toml_edit::de::from_str(&text)
-        .map_err(|error| format!("{}: {error}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let budgets: Budgets =
+        toml_edit::de::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
     println!("{:<54} {:>14} {:>12}  verdict  Go broker's report", "budget", "limit", "measured");
     let mut passed = true;
     for budget in &budgets.budget {

@@ -72,8 +72,7 @@ fn queue() -> f64 {
     let mut pass = || {
         let message = pool.insert(&fields, Time::default());
         let identifiers = Identifiers::NONE;
-        let entry =
-            Entry { message, identifiers, group: 0, qos: QoS::AtLeastOnce, retain: false };
+        let entry = Entry { message, identifiers, group: 0, qos: QoS::AtLeastOnce, retain: false };
         queue.push(entry, &limits, &mut pool, |_| ());
         if let Some(entry) = queue.pop(&pool) {
             entry.release(&mut pool);

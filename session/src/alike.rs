@@ -2,7 +2,7 @@
 //! clients of one version those look the same on the wire. They are composed for the first of them
 //! and sent to the others as they are.
 
-use dunlin_packets::Version;
+use dunlin_packets::{QoS, Version};
 use dunlin_queue::{Entry, Likeness, MessagePool, Time};
 
 use crate::outbound::{COPIED_PAYLOAD_MAX, encode};
@@ -52,14 +52,24 @@ impl Alike {
 }
 
 impl Session {
+    /// Whether what waits may be what others wait for: a quick look.
+    #[inline]
+    #[must_use]
+    pub fn may_be_alike(&self) -> bool {
+        let State::Online(link) = &self.state else { return false };
+        let is_plain = |entry: &Entry| entry.qos == QoS::AtMostOnce;
+        !link.resends && link.topic_alias_maximum == 0 && self.queue.front().is_some_and(is_plain)
+    }
+
     /// Takes everything that waits, if it is what is in `alike` already; says how many messages
-    /// that were, and with 0 that nothing has happened.
+    /// that were, and with 0 that nothing has happened. Only of a session that
+    /// [may be alike](Self::may_be_alike).
     #[inline]
     pub fn take_alike(&mut self, cx: &mut Context<'_>, alike: &Alike) -> usize {
         let State::Online(link) = &self.state else { return 0 };
-        let is_simple = !link.resends && link.topic_alias_maximum == 0;
         // No packet is larger than all together.
-        let fits = is_simple && alike.bytes.len() <= link.packet_bytes_max as usize;
+        let fits = alike.bytes.len() <= link.packet_bytes_max as usize;
+        debug_assert!(self.may_be_alike());
         if !fits || !alike.holds(link.version, cx.pool, self) {
             return 0;
         }
@@ -80,9 +90,6 @@ impl Session {
     /// `false` when something that waits is for this session only.
     fn compose(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> bool {
         let State::Online(link) = &mut self.state else { return false };
-        if link.topic_alias_maximum > 0 {
-            return false;
-        }
         alike.bytes.clear();
         let mut messages = std::mem::take(&mut alike.messages);
         let is_alike = self.queue.iter().all(|entry| {

@@ -256,6 +256,14 @@ impl Session {
         fits
     }
 
+    /// Whether there is something to deliver, now or when there is room in flight.
+    #[inline]
+    #[must_use]
+    pub fn has_deliveries(&self) -> bool {
+        let resends = self.link().is_some_and(|link| link.resends);
+        resends || !self.queue.is_empty()
+    }
+
     /// Ends the session: releases what it holds, and says how many messages were not delivered.
     pub fn clear(&mut self, pool: &mut MessagePool) -> usize {
         let mut count = self.queue.clear(pool);

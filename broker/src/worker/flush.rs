@@ -57,6 +57,9 @@ impl<T: Transport> Worker<T> {
             return false;
         }
         let slot = self.sessions.get_mut(session);
+        if !slot.session.may_be_alike() {
+            return false;
+        }
         let limits = &self.shared.settings.limits;
         let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
         let mut count = slot.session.take_alike(&mut cx, &self.alike);

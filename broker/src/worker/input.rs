@@ -257,12 +257,16 @@ impl<T: Transport> Worker<T> {
         let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
         let out = self.buffers.ready(&mut conn.control);
         let action = slot.session.on_packet(packet, slot.hash, &mut cx, out)?;
-        if conn.control.is_empty() {
+        let has_answer = !conn.control.is_empty();
+        if !has_answer {
             // A buffer that nothing was written to is for somebody else.
             self.buffers.give_back(&mut conn.control);
         }
+        // An acknowledgement makes room for what waits; mostly nothing does.
+        let has_work = has_answer || slot.session.has_deliveries();
         match action {
-            Action::None => self.mark_dirty(id),
+            Action::None if has_work => self.mark_dirty(id),
+            Action::None => {}
             Action::Publish { message, packet_id } => {
                 let publisher = Publisher { session, conn: id };
                 self.on_publish(publisher, message, packet_id);
@@ -271,7 +275,9 @@ impl<T: Transport> Worker<T> {
                 if let Some(refused) = refused {
                     self.counters.drop(refused.reason);
                 }
-                self.mark_dirty(id);
+                if has_work {
+                    self.mark_dirty(id);
+                }
             }
             Action::Subscribe(subscribe) => self.on_subscribe(id, session, &subscribe),
             Action::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, session, &unsubscribe),
