@@ -36,27 +36,7 @@ cargo build --release --quiet -p dunlin -p dunlin-bench
 bench=target/release/dunlin-bench
 "$bench" list >/dev/null
 mkdir -p "$out"
-work=$(mktemp -d)
-pid=
-stop() {
-    [ -z "$pid" ] || { kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; } || true
-    pid=
-}
-trap 'stop; rm -rf "$work"' EXIT
-ulimit -n "$(ulimit -Hn)"
-
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-
-await_port() {
-    for _ in $(seq 100); do
-        kill -0 "$pid" 2>/dev/null || return 1
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return 0
-        read -r -t 0.1 <> <(:) || true
-    done
-    return 1
-}
+. scripts/lib.sh
 
 # Starts the broker $1 on a port of its own; sets $pid and $port.
 start() {
@@ -65,7 +45,8 @@ start() {
     local conf=$work/$1.toml
     case "$1" in
     dunlin)
-        target/release/dunlin --listen "127.0.0.1:$port" >"$work/log" 2>&1 &
+        start_dunlin
+        return
         ;;
     mosquitto)
         printf '%s\n' "listener $port 127.0.0.1" 'allow_anonymous true' 'persistence false' \

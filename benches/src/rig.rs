@@ -78,10 +78,10 @@ impl Transport for Memory {
             return Err(ErrorKind::WouldBlock.into());
         }
         end.received_bytes += (head.len() + body.len()) as u64;
-        if let Some(version) = end.answers {
-            if end.answer(head, version) {
-                answered.push(*link);
-            }
+        if let Some(version) = end.answers
+            && end.answer(head, version)
+        {
+            answered.push(*link);
         }
         Ok(head.len() + body.len())
     }
