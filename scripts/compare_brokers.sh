@@ -104,9 +104,9 @@ for round in $(seq "$rounds"); do
             start "$broker" || { stop && continue; }
             echo "round $round: $scenario, $broker"
             # A broker that cannot do it shows in the table.
-            timeout 180 "$bench" run "$scenario" -p "$port" --pid "$pid" --broker "$broker" \
+            timeout 120 "$bench" run "$scenario" -p "$port" --pid "$pid" --broker "$broker" \
                 --seconds-max "$seconds" --json "$json" >"$work/run" 2>&1 ||
-                { grep -E 'FAILED|dunlin-bench' "$work/run" || echo "    stopped after 180 s"; }
+                { grep -E 'FAILED|dunlin-bench' "$work/run" || echo "    stopped after 120 s"; }
             [ ! -f "$json" ] || files+=("$json")
             stop
         done

@@ -32,6 +32,9 @@ cargo build --workspace --quiet
 step "tests"
 cargo test --workspace --quiet
 
+step "budgets"
+scripts/check_budgets.sh
+
 step "fuzz"
 scripts/fuzz.sh "${FUZZ_SECONDS:-20}"
 

@@ -115,7 +115,7 @@ fn run(args: &RunArgs) -> io::Result<bool> {
         let mut scenario = *scenario;
         let scaled = scenario.fit(connections_max);
         scenario.params.seconds = scenario.params.seconds.min(args.seconds_max);
-        print(&format!("{}: {}\n", scenario.name, scenario.about))?;
+        print(&format!("{}: {}\n    {}\n", scenario.name, scenario.about, scenario.figures()))?;
         if let Some(scaled) = &scaled {
             print(&format!("    scaled {scaled}\n"))?;
         }

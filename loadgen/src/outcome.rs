@@ -27,6 +27,8 @@ pub(crate) struct Outcome {
     pub(crate) scenario: String,
     pub(crate) about: String,
     pub(crate) params: Params,
+    /// Those of them that count, as text.
+    pub(crate) figures: String,
     /// What was made smaller than the name says, and why.
     pub(crate) scaled: Option<String>,
     /// Why it did not come to its end.

@@ -43,7 +43,28 @@ impl Process {
         fs::read_to_string(&path).map_err(|error| io::Error::other(format!("{path}: {error}")))
     }
 
+    /// By the scheduler's own count, which is in nanoseconds, where the kernel keeps one: a phase
+    /// of a few milliseconds is less than a tick.
     fn cpu_s(&self) -> io::Result<f64> {
+        match self.scheduled_ns() {
+            Some(nanos) => Ok(nanos as f64 / 1e9),
+            None => self.ticked_s(),
+        }
+    }
+
+    /// Nanoseconds on a core, of all threads.
+    fn scheduled_ns(&self) -> Option<u64> {
+        let mut sum = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
+            let file = thread.ok()?.path().join("schedstat");
+            // A thread that has ended meanwhile has nothing to say.
+            let Ok(text) = fs::read_to_string(file) else { continue };
+            sum += text.split_whitespace().next()?.parse::<u64>().ok()?;
+        }
+        (sum > 0).then_some(sum)
+    }
+
+    fn ticked_s(&self) -> io::Result<f64> {
         let stat = self.read("stat")?;
         // Behind the name in brackets: user and system time are the 12th and 13th, in ticks.
         let rest = stat.rsplit(')').next().unwrap_or("");

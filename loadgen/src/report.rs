@@ -70,7 +70,7 @@ fn section(page: &mut String, name: &str, outcomes: &[(String, Outcome)]) {
     }
     page.push_str("</table>");
     for (broker, outcome) in outcomes {
-        let mut notes: Vec<String> = Vec::new();
+        let mut notes = vec![outcome.figures.clone()];
         notes.extend(outcome.scaled.iter().map(|scaled| format!("scaled {scaled}")));
         notes.extend(outcome.phases.iter().flat_map(|phase| phase.notes.clone()));
         for note in notes {
@@ -195,6 +195,7 @@ mod tests {
             scenario: scenario.into(),
             about: "what it is".into(),
             params: Params::default(),
+            figures: "publishers 7".into(),
             scaled: Some("to 10 %".into()),
             failed: Some("it <broke>".into()),
             phases: vec![phase.clone()],

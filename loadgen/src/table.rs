@@ -74,6 +74,41 @@ pub(crate) fn table(runs: &[Run]) -> String {
             let _ = writeln!(text, "  {broker:<14} {}", line(&cell, of_first.map(|(c, f)| c / f)));
         }
     }
+    if let [first, others @ ..] = &brokers[..]
+        && !others.is_empty()
+    {
+        text.push_str(&losses(runs, first, others));
+    }
+    text
+}
+
+/// Where another broker did the same for less than the first one, or faster.
+fn losses(runs: &[Run], first: &str, others: &[&str]) -> String {
+    let mut text = format!("\nWhere {first} is not the best:\n");
+    let empty = text.len();
+    for (scenario, _, phase) in phases(runs) {
+        let ours = cell(runs, first, &scenario, &phase);
+        for other in others {
+            let theirs = cell(runs, other, &scenario, &phase);
+            for (what, ours, theirs) in [
+                ("CPU us each", &ours.cpu_us, &theirs.cpu_us),
+                ("p99 ms", &ours.p99_ms, &theirs.p99_ms),
+                ("RSS MiB", &ours.rss_mib, &theirs.rss_mib),
+            ] {
+                if let (Some(ours), Some(theirs)) = (median(ours), median(theirs))
+                    && theirs < ours
+                {
+                    let _ = writeln!(
+                        text,
+                        "  {scenario} ({phase}), {what}: {ours:.3}, {other} {theirs:.3}"
+                    );
+                }
+            }
+        }
+    }
+    if text.len() == empty {
+        text.push_str("  nowhere in what was run\n");
+    }
     text
 }
 

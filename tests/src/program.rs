@@ -73,6 +73,12 @@ impl Running {
         Self { child, port, log }
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {

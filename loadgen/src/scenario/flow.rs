@@ -14,6 +14,8 @@ use crate::swarm::Swarm;
 
 /// Silence after which what is under way counts as lost.
 const QUIET_NS: u64 = 5 * SECOND;
+/// The longest a phase may take, however slowly it gets on.
+const PATIENCE_NS: u64 = 60 * SECOND;
 /// Bytes that wait for the publisher's socket.
 const OUTPUT_MAX: usize = 64 << 10;
 
@@ -105,6 +107,9 @@ impl<'a, 'b> Flow<'a, 'b> {
             } else if now - watched.1 > QUIET_NS {
                 return Err(io::Error::other(format!("nothing came for 5 s after {settled}")));
             }
+            if self.cx.meter.elapsed(now) > PATIENCE_NS {
+                return Err(io::Error::other(format!("only {settled} of {count} in 60 s")));
+            }
             self.poll(swarm, now + 10 * MILLISECOND, settled)?;
         }
         Ok(())
@@ -118,7 +123,7 @@ impl<'a, 'b> Flow<'a, 'b> {
             let received = self.audit.received();
             if received != watched.0 {
                 watched = (received, now);
-            } else if now - watched.1 > QUIET_NS {
+            } else if now - watched.1 > QUIET_NS || self.cx.meter.elapsed(now) > PATIENCE_NS {
                 return Ok(());
             }
             self.poll(swarm, now + 10 * MILLISECOND, received)?;

@@ -42,6 +42,23 @@ pub(crate) struct Params {
     pub(crate) messages: usize,
 }
 
+impl Params {
+    /// The figure of that name.
+    fn get(&self, name: &str) -> f64 {
+        match name {
+            "publishers" => self.publishers as f64,
+            "subscribers" => self.subscribers as f64,
+            "connections" => self.connections as f64,
+            "rate" => self.rate,
+            "payload" => self.payload as f64,
+            "qos" => f64::from(self.qos),
+            "seconds" => self.seconds,
+            "messages" => self.messages as f64,
+            _ => self.window as f64,
+        }
+    }
+}
+
 /// What a scenario does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -119,6 +136,16 @@ impl Context<'_> {
 }
 
 impl Scenario {
+    /// The figures it runs with, as text.
+    pub(crate) fn figures(&self) -> String {
+        let figures = self.kind.uses().iter().map(|name| match (*name, self.params.get(name)) {
+            ("rate", 0.0) => "as fast as it goes".into(),
+            ("rate", rate) => format!("{rate} per second"),
+            (name, figure) => format!("{name} {figure}"),
+        });
+        figures.collect::<Vec<String>>().join(", ")
+    }
+
     /// Makes the scenario small enough for `connections_max` connections, and says by how much.
     /// What it does per second shrinks along with those who do it.
     pub(crate) fn fit(&mut self, connections_max: usize) -> Option<String> {
@@ -173,6 +200,7 @@ impl Scenario {
             scenario: self.name.into(),
             about: self.about.into(),
             params: self.params,
+            figures: self.figures(),
             scaled,
             failed: result.err().map(|error| error.to_string()),
             phases: cx.phases,
