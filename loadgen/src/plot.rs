@@ -136,13 +136,8 @@ pub(crate) fn plot(
         }
     }
     for (number, points) in all.iter().enumerate() {
-        let colour = COLOURS[number % COLOURS.len()];
-        let mut path = String::new();
-        for (at, &(x, y)) in points.iter().enumerate() {
-            let letter = if at == 0 { 'M' } else { 'L' };
-            let _ = write!(path, "{letter}{:.1} {:.1}", x_at(x), y_at(y));
-        }
-        let _ = write!(svg, "<path class=\"line\" stroke=\"{colour}\" d=\"{path}\"/>");
+        let points: Vec<_> = points.iter().map(|&(x, y)| (x_at(x), y_at(y))).collect();
+        svg.push_str(&path(number, &points));
     }
     let _ = write!(
         svg,
@@ -151,6 +146,16 @@ pub(crate) fn plot(
         HEIGHT - 8.0
     );
     format!("<figure><figcaption>{y_name}{}</figcaption>{svg}</figure>", legend(lines))
+}
+
+fn path(number: usize, points: &[(f64, f64)]) -> String {
+    let colour = COLOURS[number % COLOURS.len()];
+    let mut path = String::new();
+    for (at, (x, y)) in points.iter().enumerate() {
+        let letter = if at == 0 { 'M' } else { 'L' };
+        let _ = write!(path, "{letter}{x:.1} {y:.1}");
+    }
+    format!("<path class=\"line\" stroke=\"{colour}\" d=\"{path}\"/>")
 }
 
 fn legend(lines: &[Line]) -> String {

@@ -24,8 +24,8 @@ pub struct SessionKey {
     pub(super) generation: u32,
 }
 
-/// A session and what the worker keeps beside it. A fan-out goes through thousands of these, so what
-/// a delivery looks at comes first, in two lines of the cache.
+/// A session and what the worker keeps beside it. A fan-out goes through thousands of these, so
+/// what a delivery looks at comes first, in two lines of the cache.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct SessionSlot {
