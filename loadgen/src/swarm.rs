@@ -1,7 +1,7 @@
 //! Many clients in one thread and one event queue.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use dunlin_packets::Version;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::{Client, Greeting, Login, Observer};
 use crate::clock::{Clock, MILLISECOND, SECOND};
@@ -88,9 +90,8 @@ impl Swarm {
     /// # Errors
     /// When no connection can be made at all.
     pub(crate) fn open(&mut self, greeting: Greeting) -> io::Result<usize> {
-        let socket = TcpStream::connect(self.target.address)
+        let socket = connect(self.target.address, self.clients.len())
             .map_err(|error| io::Error::other(format!("connecting: {error}")))?;
-        let _ = socket.set_nodelay(true);
         let mut stream = match &self.target.tls {
             Some(tls) => tls.wrap(socket)?,
             None => Stream::Plain(socket),
@@ -236,7 +237,13 @@ impl Swarm {
                 self.open(greeting)?;
                 opened += 1;
             }
-            self.poll(now + MILLISECOND, &mut arrivals)?;
+            let next = match rate {
+                Some(rate) => started + (opened as f64 * 1e9 / rate) as u64,
+                None => now + 10 * MILLISECOND,
+            };
+            // All are on their way: only their answers are awaited.
+            let is_last = waiting.peek().is_none();
+            self.poll(if is_last { now + 10 * MILLISECOND } else { next }, &mut arrivals)?;
             if self.broken > broken {
                 let why = self.last_error.take().unwrap_or_default();
                 return Err(io::Error::other(format!(
@@ -256,6 +263,26 @@ impl Swarm {
             tick(now, online);
         }
         Ok(())
+    }
+}
+
+/// Connections from one address, before the next one of the loopback network is taken: among ports
+/// that are mostly taken the kernel searches long for a free one.
+const CONNECTIONS_PER_ADDRESS: usize = 2_000;
+
+/// Begins a connection; `number` are there already.
+fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback()) && number >= CONNECTIONS_PER_ADDRESS {
+        let last = 1 + (number / CONNECTIONS_PER_ADDRESS) % 200;
+        let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last as u8), 0));
+        socket.bind(&from.into())?;
+    }
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 
