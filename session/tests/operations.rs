@@ -12,7 +12,7 @@ use dunlin_packets::{
     VARINT_MAX, Version,
 };
 use dunlin_queue::{Entry, Identifiers, MessageFields, MessagePool, Time};
-use dunlin_session::{Action, Context, Limits, Offer, Polled, Session};
+use dunlin_session::{Action, Alike, Context, Limits, Offer, Polled, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -22,6 +22,8 @@ enum Operation {
     Enqueue { qos: u8, topic: u8 },
     /// The socket takes so many packets.
     Poll { packets: usize },
+    /// The flush of a fan-out: all that waits, if it may be what others have too.
+    PollAlike,
     /// The client answers one of the deliveries it has not answered.
     Acknowledge { which: usize },
     /// The client publishes under one of a few identifiers, perhaps again.
@@ -38,6 +40,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => (0..3u8, 0..3u8).prop_map(|(qos, topic)| Operation::Enqueue { qos, topic }),
         4 => (1..6usize).prop_map(|packets| Operation::Poll { packets }),
+        3 => Just(Operation::PollAlike),
         4 => any::<usize>().prop_map(|which| Operation::Acknowledge { which }),
         2 => (1..4u16).prop_map(|id| Operation::Publish { id }),
         2 => (1..4u16).prop_map(|id| Operation::Release { id }),
@@ -58,6 +61,7 @@ struct Model {
     session: Session,
     pool: MessagePool,
     limits: Limits,
+    alike: Alike,
     now: Time,
     receive_maximum: u16,
     /// Messages handed to the session so far.
@@ -86,6 +90,7 @@ impl Model {
             session: Session::new("c".into()),
             pool: MessagePool::new(1 << 20),
             limits: Limits { receive_maximum: 10, in_flight_max: 6, ..Limits::default() },
+            alike: Alike::default(),
             now: Time::from_millis(1_000_000),
             receive_maximum: 4,
             enqueued: 0,
@@ -125,6 +130,7 @@ impl Model {
         match *operation {
             Operation::Enqueue { qos, topic } => self.enqueue(qos, topic),
             Operation::Poll { packets } => self.poll(packets),
+            Operation::PollAlike => self.poll_alike(),
             Operation::Acknowledge { which } => self.acknowledge(which),
             Operation::Publish { id } => self.publish(id),
             Operation::Release { id } => self.release(id),
@@ -172,6 +178,24 @@ impl Model {
             }
         }
         self.receive(&out);
+    }
+
+    fn poll_alike(&mut self) {
+        let Self { session, pool, limits, now, alike, .. } = self;
+        let mut cx = Context { limits, pool, now: *now };
+        if !session.may_be_alike() {
+            return;
+        }
+        let waits = session.queue().len();
+        let mut count = session.take_alike(&mut cx, alike);
+        if count == 0 {
+            count = session.compose_alike(&mut cx, alike);
+        }
+        if count > 0 {
+            assert_eq!((count, session.queue().len()), (waits, 0), "all or nothing");
+            let bytes = alike.bytes().to_vec();
+            self.receive(&bytes);
+        }
     }
 
     /// The client reads what came.
