@@ -213,3 +213,41 @@ fn a_retained_message_inside_a_burst_keeps_its_flag_where_that_was_asked_for() {
     assert_eq!(as_published.take(), texts);
     assert_eq!(subscribers[1].1.take().len(), 3);
 }
+
+#[test]
+fn a_burst_that_fills_a_queue_finds_the_room_that_is_for_publishers_who_have_to_wait() {
+    let mut settings = Settings::default();
+    settings.limits.queue.messages_max = 16;
+    let mut sim = Sim::new(1, settings);
+    let subscribers = everybody(&mut sim);
+    let slow = online(&mut sim, &Connecting::v5("slow"), &Subscribing::to("t", 0).v5());
+    slow.limit_room(0);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for number in 0..60 {
+        publisher.write(Publishing::q0("t", &number.to_string()).v5());
+    }
+    sim.run();
+    slow.unlimited(&mut sim);
+    assert_eq!(slow.take().len(), 60);
+    assert_eq!(subscribers[1].1.take().len(), 60);
+}
+
+#[test]
+fn a_share_group_beside_many_subscribers_gets_each_message_of_a_burst_once() {
+    let mut sim = Sim::new(2, Settings::default());
+    let subscribers = everybody(&mut sim);
+    let members: Vec<_> = (0..3)
+        .map(|number| {
+            let name = format!("m{number}");
+            online(&mut sim, &Connecting::v5(&name), &Subscribing::to("$share/g/t", 0).v5())
+        })
+        .collect();
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for number in 0..9 {
+        publisher.write(Publishing::q0("t", &number.to_string()).v5());
+    }
+    sim.run();
+    let shared: usize = members.iter().map(|member| member.take().len()).sum();
+    assert_eq!(shared, 9);
+    assert_eq!(subscribers[0].1.take().len(), 9);
+}

@@ -8,7 +8,6 @@ use dunlin_session::SYS_PREFIX;
 use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
-use super::run::SUBSCRIBERS_MIN;
 use super::sessions::SessionId;
 use super::settings::OverlapPolicy;
 use super::{Transport, Worker};
@@ -100,7 +99,7 @@ impl<T: Transport> Worker<T> {
         self.matched.clear();
         self.matched.extend_from_slice(route.matches);
         let retain = self.pool.get(message).retain;
-        if self.matched.len() >= SUBSCRIBERS_MIN && !may_overlap && !retain {
+        if !may_overlap && !retain && self.may_begin_run() {
             self.begin_run(message, workers, from, publisher);
             return Routed { workers, is_matched: true };
         }

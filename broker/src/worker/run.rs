@@ -6,16 +6,15 @@
 //! what came behind it, so nobody can tell but by the time it takes.
 
 use dunlin_packets::QoS;
-use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef, Shares};
+use dunlin_queue::{Entry, Identifiers, MessageRef, Shares};
 use dunlin_router::{Match, SubscriberId, Target};
-use dunlin_session::Context;
 
 use super::mail::PublisherKey;
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 
 /// Fewer subscribers, and a message is queued at once.
-pub(super) const SUBSCRIBERS_MIN: usize = 4;
+const SUBSCRIBERS_MIN: usize = 4;
 /// Messages of a run. A publisher that has to wait should learn it soon.
 const MESSAGES_MAX: usize = 32;
 
@@ -59,6 +58,14 @@ impl<T: Transport> Worker<T> {
         Some(self.run.workers)
     }
 
+    /// Whether a run may begin with a message whose matches are in `matched`. Not where a share group
+    /// is among them: its members may be on other workers, and mail to those is counted message by
+    /// message.
+    pub(super) fn may_begin_run(&self) -> bool {
+        let is_session = |matched: &Match| matches!(matched.target(), Target::Session(_));
+        self.matched.len() >= SUBSCRIBERS_MIN && self.matched.iter().all(is_session)
+    }
+
     /// Begins a run with a message whose matches are in `matched`.
     pub(super) fn begin_run(
         &mut self,
@@ -93,19 +100,12 @@ impl<T: Transport> Worker<T> {
         }
         let matches = std::mem::take(&mut run.matches);
         for matched in &matches {
-            match matched.target() {
-                // Not back to where it came from [MQTT-3.8.3-3].
-                Target::Session(SubscriberId(id)) => {
-                    let session = SessionId(id);
-                    if !matched.no_local() || run.from != Some(session) {
-                        self.deliver_run(session, matched, &mut run);
-                    }
-                }
-                Target::Group(group) => {
-                    for message in &run.messages {
-                        self.deliver_to_group(group, message, run.publisher);
-                    }
-                }
+            // Groups are no part of a run.
+            let Target::Session(SubscriberId(id)) = matched.target() else { continue };
+            let session = SessionId(id);
+            // Not back to where it came from [MQTT-3.8.3-3].
+            if !matched.no_local() || run.from != Some(session) {
+                self.deliver_run(session, matched, &mut run);
             }
         }
         for (shares, _) in run.shares.drain(..) {
@@ -143,7 +143,9 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// For a session that is offline, or whose queue fills. The messages may be in it already.
+    /// For a session that is offline, or whose queue fills. The messages may be in it already; if
+    /// not, each goes in on its own, as the one that makes the queue half full changes what the
+    /// queue may hold for those behind it.
     #[cold]
     fn deliver_run_slowly(
         &mut self,
@@ -152,25 +154,18 @@ impl<T: Transport> Worker<T> {
         run: &mut Run,
         is_queued: bool,
     ) {
-        let mut overflowed = false;
-        for (shares, published) in run.shares.iter_mut().filter(|_| !is_queued) {
-            let slot = self.sessions.get_mut(session);
-            let settings = &self.shared.settings;
-            let queue_limits = slot.queue_limits(&settings.limits, &self.elastic_queue);
-            let mut cx = Context { limits: &settings.limits, pool: &mut self.pool, now: self.now };
+        if is_queued {
+            return self.after_delivery(session, run.publisher, false);
+        }
+        for (shares, published) in &mut run.shares {
             let entry = Entry {
                 message: shares.hand_out(),
                 identifiers: Identifiers::one(matched.identifier()),
                 group: 0,
-                qos: settings.delivery_qos(*published, matched.qos()),
+                qos: self.shared.settings.delivery_qos(*published, matched.qos()),
                 retain: false,
             };
-            let counters = &mut self.counters;
-            slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
-                counters.drop(reason);
-                overflowed |= reason == DropReason::QueueFullDisconnect;
-            });
+            self.deliver(session, entry, run.publisher);
         }
-        self.after_delivery(session, run.publisher, overflowed);
     }
 }
