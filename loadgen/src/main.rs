@@ -114,6 +114,13 @@ fn run(args: &RunArgs) -> io::Result<bool> {
     for scenario in &args.scenarios {
         let mut scenario = *scenario;
         let scaled = scenario.fit(connections_max);
+        let needed = scenario.kind.connections(&scenario.params);
+        if needed > connections_max {
+            return Err(io::Error::other(format!(
+                "{}: it needs {needed} connections at least, {connections_max} can be had",
+                scenario.name
+            )));
+        }
         scenario.params.seconds = scenario.params.seconds.min(args.seconds_max);
         print(&format!("{}: {}\n    {}\n", scenario.name, scenario.about, scenario.figures()))?;
         if let Some(scaled) = &scaled {

@@ -11,7 +11,7 @@ use crate::process::{Process, Usage};
 
 const SAMPLE_EVERY_NS: u64 = 250 * MILLISECOND;
 /// Latencies above a minute are entered as a minute.
-const LATENCY_MAX_NS: u64 = 60_000 * MILLISECOND;
+pub(crate) const LATENCY_MAX_NS: u64 = 60_000 * MILLISECOND;
 
 /// What is measured, beside the scenario's own counts.
 #[derive(Debug)]
@@ -130,6 +130,11 @@ impl Meter {
         let _ = write!(io::stderr(), "\r{line:<100.100}");
     }
 
+    /// The latencies entered so far.
+    pub(crate) fn latency(&self) -> Option<Latency> {
+        Latency::of(&self.histogram)
+    }
+
     /// Ends the phase.
     pub(crate) fn finish(&mut self, count: u64, account: Option<Account>) -> Phase {
         let now = self.clock.now_ns();
@@ -156,7 +161,7 @@ impl Meter {
             count,
             seconds,
             per_s: count as f64 / seconds.max(1e-9),
-            latency: Latency::of(&self.histogram),
+            latency: self.latency(),
             account,
             broker,
             generator_cpu_s: own.cpu_s - own_before.cpu_s,

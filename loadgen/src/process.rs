@@ -46,10 +46,9 @@ impl Process {
     /// By the scheduler's own count, which is in nanoseconds, where the kernel keeps one: a phase
     /// of a few milliseconds is less than a tick.
     fn cpu_s(&self) -> io::Result<f64> {
-        match self.scheduled_ns() {
-            Some(nanos) => Ok(nanos as f64 / 1e9),
-            None => self.ticked_s(),
-        }
+        let scheduled_s = self.scheduled_ns().unwrap_or(0) as f64 / 1e9;
+        // Threads that have ended are in the ticks only.
+        Ok(self.ticked_s()?.max(scheduled_s))
     }
 
     /// Nanoseconds on a core, of all threads.

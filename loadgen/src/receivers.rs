@@ -2,9 +2,13 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream as StdStream;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+
+/// Longest wait for a sender that has stopped.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections in one event queue.
 #[derive(Debug)]
@@ -41,7 +45,13 @@ impl Receivers {
     pub(crate) fn receive(&mut self, bytes: usize) -> io::Result<()> {
         let mut left = bytes;
         while left > 0 {
-            self.poll.poll(&mut self.events, None)?;
+            match self.poll.poll(&mut self.events, Some(PATIENCE)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            if self.events.is_empty() {
+                return Err(io::Error::other(format!("{left} bytes have not come in 10 s")));
+            }
             for event in &self.events {
                 let stream = &mut self.streams[event.token().0];
                 loop {

@@ -8,6 +8,8 @@ use crate::outcome::{Outcome, Phase, Run, thousands};
 #[derive(Debug, Default)]
 struct Cell {
     per_s: Vec<f64>,
+    /// Where the broker sets the pace.
+    us_each: Vec<f64>,
     cpu_us: Vec<f64>,
     p99_ms: Vec<f64>,
     rss_mib: Vec<f64>,
@@ -24,8 +26,9 @@ fn median(values: &[f64]) -> Option<f64> {
 }
 
 impl Cell {
-    fn add(&mut self, phase: &Phase) {
+    fn add(&mut self, phase: &Phase, sets_the_pace: bool) {
         self.per_s.push(phase.per_s);
+        self.us_each.extend(sets_the_pace.then_some(1e6 / phase.per_s));
         if let Some(broker) = &phase.broker {
             self.cpu_us.push(broker.cpu_us_each);
             self.rss_mib.push(broker.rss_max_bytes as f64 / f64::from(1 << 20));
@@ -82,20 +85,23 @@ pub(crate) fn table(runs: &[Run]) -> String {
     text
 }
 
-/// Where another broker did the same for less than the first one, or faster.
+/// Where another broker did the same for less than the first one, or faster, and lost nothing.
 fn losses(runs: &[Run], first: &str, others: &[&str]) -> String {
     let mut text = format!("\nWhere {first} is not the best:\n");
     let empty = text.len();
     for (scenario, _, phase) in phases(runs) {
         let ours = cell(runs, first, &scenario, &phase);
         for other in others {
-            let theirs = cell(runs, other, &scenario, &phase);
+            let theirs_all = cell(runs, other, &scenario, &phase);
             for (what, ours, theirs) in [
-                ("CPU us each", &ours.cpu_us, &theirs.cpu_us),
-                ("p99 ms", &ours.p99_ms, &theirs.p99_ms),
-                ("RSS MiB", &ours.rss_mib, &theirs.rss_mib),
+                ("CPU us each", &ours.cpu_us, &theirs_all.cpu_us),
+                ("us of time each", &ours.us_each, &theirs_all.us_each),
+                ("p99 ms", &ours.p99_ms, &theirs_all.p99_ms),
+                ("RSS MiB", &ours.rss_mib, &theirs_all.rss_mib),
             ] {
+                let is_whole = theirs_all.failed.is_none() && theirs_all.lost == 0;
                 if let (Some(ours), Some(theirs)) = (median(ours), median(theirs))
+                    && is_whole
                     && theirs < ours
                 {
                     let _ = writeln!(
@@ -156,7 +162,7 @@ fn cell(runs: &[Run], broker: &str, scenario: &str, phase: &str) -> Cell {
     let of_scenario = |outcome: &&Outcome| outcome.scenario == scenario;
     for outcome in runs.flat_map(|run| &run.outcomes).filter(of_scenario) {
         for found in outcome.phases.iter().filter(|found| found.name == phase) {
-            cell.add(found);
+            cell.add(found, outcome.params.rate == 0.0);
         }
         cell.failed = cell.failed.or_else(|| outcome.failed.clone());
     }

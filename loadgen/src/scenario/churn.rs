@@ -18,7 +18,7 @@ struct Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn on_online(&mut self, client: usize, since_ns: u64, now: u64) {
-        self.meter.record(now - since_ns);
+        self.meter.record(now.saturating_sub(since_ns));
         self.arrived.push(client);
     }
 }
@@ -46,7 +46,8 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
             break;
         }
         let due_at = |index: usize| started + (index as f64 * 1e9 / params.rate) as u64;
-        while due_at(opened) <= now && opened as u64 - closed < VISITORS_MAX as u64 {
+        while due_at(opened) <= now && (opened as u64).saturating_sub(closed) < VISITORS_MAX as u64
+        {
             visit(&mut swarm, greeting("visitor", opened), due_at(opened))?;
             opened += 1;
         }

@@ -82,14 +82,17 @@ impl<'a, 'b> Flow<'a, 'b> {
                 QoS::AtMostOnce => sent,
                 _ => self.acknowledged - acknowledged,
             };
-            if settled >= count as u64 {
-                break;
-            }
             let Some(client) = swarm.client(publisher) else {
                 let why = swarm.last_error.take().unwrap_or_default();
                 return Err(io::Error::other(format!("the publisher's connection ended: {why}")));
             };
-            while sent < count as u64 && sent - settled < window && client.output.len() < OUTPUT_MAX
+            // At QoS 0 nothing says that it has been taken but the socket.
+            if settled >= count as u64 && client.output.is_empty() {
+                break;
+            }
+            while sent < count as u64
+                && sent.saturating_sub(settled) < window
+                && client.output.len() < OUTPUT_MAX
             {
                 let (number, topic) = topic(sent as usize);
                 let sequence = self.audit.send(number);

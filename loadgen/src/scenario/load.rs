@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use dunlin_packets::{PacketId, Publish, QoS, ReasonCode};
@@ -18,7 +19,7 @@ use super::Context;
 use crate::audit::{Audience, Audit};
 use crate::client::{Greeting, Observer};
 use crate::clock::{MILLISECOND, SECOND, seconds};
-use crate::meter::Meter;
+use crate::meter::{LATENCY_MAX_NS, Meter};
 use crate::outcome::{Latency, Phase};
 use crate::stamp::{STAMP_LEN, Stamp};
 use crate::swarm::Swarm;
@@ -26,6 +27,8 @@ use crate::swarm::Swarm;
 const WARM_UP_S: f64 = 1.0;
 /// Silence after which what is under way counts as lost.
 const QUIET_NS: u64 = 3 * SECOND;
+/// The longest wait for what is under way at the end.
+const DRAIN_MAX_NS: u64 = 30 * SECOND;
 /// How often that may happen before the scenario ends.
 const STALLS_MAX: u32 = 3;
 /// More filters than this, and a subscriber takes them by one wildcard.
@@ -51,7 +54,8 @@ struct Watch<'a> {
     publishers: &'a mut [Publisher],
     /// Clients below are subscribers, then publishers come.
     subscribers: usize,
-    is_measuring: bool,
+    /// Latencies count of messages that were due in this time, whenever they come.
+    measured: Range<u64>,
     refused: &'a mut u64,
     /// Times that connections took which came later.
     arrivals: &'a mut Histogram<u64>,
@@ -62,14 +66,15 @@ impl Observer for Watch<'_> {
     fn on_publish(&mut self, client: usize, publish: &Publish<'_>, now: u64) {
         let Some(stamp) = Stamp::read(publish.payload) else { return self.audit.foreign() };
         let is_new = self.audit.receive(client, stamp.publisher as usize, stamp.sequence);
-        if is_new && self.is_measuring {
+        if is_new && self.measured.contains(&stamp.due_ns) {
             self.meter.record(now.saturating_sub(stamp.due_ns));
         }
     }
 
     #[inline]
     fn on_acknowledged(&mut self, client: usize, _: PacketId, code: ReasonCode, _now: u64) {
-        if let Some(publisher) = self.publishers.get_mut(client - self.subscribers) {
+        let number = client.checked_sub(self.subscribers);
+        if let Some(publisher) = number.and_then(|number| self.publishers.get_mut(number)) {
             publisher.unacknowledged = publisher.unacknowledged.saturating_sub(1);
             *self.refused += u64::from(code.is_error());
         }
@@ -77,7 +82,7 @@ impl Observer for Watch<'_> {
 
     fn on_online(&mut self, client: usize, since_ns: u64, now: u64) {
         if client >= self.subscribers + self.publishers.len() {
-            self.arrivals.saturating_record(now - since_ns);
+            self.arrivals.saturating_record(now.saturating_sub(since_ns));
         }
     }
 }
@@ -96,6 +101,9 @@ struct Load<'a, 'b> {
     ready: VecDeque<usize>,
     refused: u64,
     stalls: u32,
+    measured: Range<u64>,
+    /// Deliveries before the phase began.
+    before: u64,
     progress: (u64, u64),
     arrivals: Histogram<u64>,
     /// Connections still to come while the load is on.
@@ -113,7 +121,7 @@ struct Guests {
 pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
     let duration = cx.params.seconds;
     let mut load = Load::prepare(cx, audience)?;
-    load.run_for(WARM_UP_S, false)?;
+    load.run_for(WARM_UP_S)?;
     load.measure("messages", duration)
 }
 
@@ -122,7 +130,7 @@ pub(super) fn run_burst(cx: &mut Context<'_>) -> io::Result<()> {
     let connections = cx.params.connections;
     let duration = connections as f64 / CONNECTIONS_PER_S;
     let mut load = Load::prepare(cx, Audience::Partner)?;
-    load.run_for(WARM_UP_S, false)?;
+    load.run_for(WARM_UP_S)?;
     let since_ns = load.cx.clock.now_ns();
     load.guests = Some(Guests { since_ns, opened: 0, wanted: connections });
     load.measure("messages", duration)
@@ -166,7 +174,8 @@ impl<'a, 'b> Load<'a, 'b> {
         swarm.connect_all(everybody, None, &mut crate::client::Deaf, tick)?;
         let window = if params.rate > 0.0 { 0 } else { params.window };
         let audit = Audit::new(audience, params.publishers, params.subscribers, window);
-        let arrivals = Histogram::new(3).map_err(|error| io::Error::other(error.to_string()))?;
+        let arrivals = Histogram::new_with_bounds(1000, LATENCY_MAX_NS, 3)
+            .map_err(|error| io::Error::other(error.to_string()))?;
         let schedule_ns = cx.clock.now_ns();
         Ok(Self {
             swarm,
@@ -179,6 +188,8 @@ impl<'a, 'b> Load<'a, 'b> {
             ready: VecDeque::new(),
             refused: 0,
             stalls: 0,
+            measured: 0..0,
+            before: 0,
             progress: (0, schedule_ns),
             arrivals,
             guests: None,
@@ -189,11 +200,19 @@ impl<'a, 'b> Load<'a, 'b> {
     /// Measures for some time, then waits for what is under way.
     fn measure(&mut self, name: &'static str, duration_s: f64) -> io::Result<()> {
         self.cx.meter.start(name, "delivery");
-        let before = self.audit.received();
-        let result = self.run_for(duration_s, true);
-        let mut phase = self.cx.meter.finish(self.audit.received() - before, None);
+        self.before = self.audit.received();
+        let start = self.cx.clock.now_ns();
+        self.measured = start..start + seconds(duration_s);
+        let result = self.run_for(duration_s);
+        let mut phase = self.cx.meter.finish(self.audit.received() - self.before, None);
         let drained = result.and_then(|()| self.drain());
+        // What came late came late: its latency counts as well.
+        phase.latency = self.cx.meter.latency();
         phase.account = Some(self.audit.account());
+        let unsent = self.unsent();
+        if unsent > 0 {
+            phase.notes.push(format!("{unsent} messages were due and could not be sent"));
+        }
         if self.refused > 0 {
             phase.notes.push(format!("{} publications were refused", self.refused));
         }
@@ -202,8 +221,13 @@ impl<'a, 'b> Load<'a, 'b> {
         }
         let seconds = phase.seconds;
         self.cx.phases.push(phase);
-        if self.guests.is_some() {
-            self.cx.phases.push(self.arrivals_phase(seconds));
+        if let Some(guests) = &self.guests {
+            let missing = (guests.opened as u64).saturating_sub(self.arrivals.len());
+            let mut phase = self.arrivals_phase(seconds);
+            if missing > 0 {
+                phase.notes.push(format!("{missing} connections got no answer"));
+            }
+            self.cx.phases.push(phase);
         }
         self.swarm.close_all();
         drained
@@ -226,7 +250,7 @@ impl<'a, 'b> Load<'a, 'b> {
         }
     }
 
-    fn run_for(&mut self, duration_s: f64, is_measuring: bool) -> io::Result<()> {
+    fn run_for(&mut self, duration_s: f64) -> io::Result<()> {
         let end = self.cx.clock.now_ns() + seconds(duration_s);
         loop {
             let now = self.cx.clock.now_ns();
@@ -241,23 +265,23 @@ impl<'a, 'b> Load<'a, 'b> {
                 std::thread::sleep(Duration::from_nanos(MILLISECOND));
                 now
             };
-            self.poll(until.min(end), is_measuring)?;
+            self.poll(until.min(end))?;
             self.look_for_stall()?;
         }
     }
 
-    fn poll(&mut self, until: u64, is_measuring: bool) -> io::Result<()> {
+    fn poll(&mut self, until: u64) -> io::Result<()> {
         let mut watch = Watch {
             audit: &mut self.audit,
             meter: self.cx.meter,
             publishers: &mut self.publishers,
             subscribers: self.cx.params.subscribers,
-            is_measuring,
+            measured: self.measured.clone(),
             refused: &mut self.refused,
             arrivals: &mut self.arrivals,
         };
         self.swarm.poll(until, &mut watch)?;
-        self.cx.meter.tick(self.cx.clock.now_ns(), self.audit.received());
+        self.cx.meter.tick(self.cx.clock.now_ns(), self.audit.received() - self.before);
         if self.swarm.broken > 0 {
             let why = self.swarm.last_error.take().unwrap_or_default();
             return Err(io::Error::other(format!("a connection ended: {why}")));
@@ -347,7 +371,7 @@ impl<'a, 'b> Load<'a, 'b> {
         let publisher = &mut self.publishers[number];
         let id = match self.qos {
             QoS::AtMostOnce => None,
-            _ => PacketId::new((sequence - 1) as u16 % 60_000 + 1),
+            _ => PacketId::new(((sequence - 1) % 60_000) as u16 + 1),
         };
         publisher.unacknowledged += u32::from(id.is_some());
         if let Some(client) = self.swarm.client(self.cx.params.subscribers + number) {
@@ -373,15 +397,25 @@ impl<'a, 'b> Load<'a, 'b> {
         Ok(())
     }
 
-    /// Waits for what is under way.
+    /// Messages that the schedule has given out and no publisher could send yet.
+    fn unsent(&self) -> u64 {
+        let sent = self.publishers.iter().map(|publisher| publisher.scheduled).sum();
+        self.scheduled.saturating_sub(sent)
+    }
+
+    /// Sends what was due, and waits for what is under way.
     fn drain(&mut self) -> io::Result<()> {
-        let (mut received, mut since) = (self.audit.received(), self.cx.clock.now_ns());
-        while !self.audit.is_complete() {
+        let started = self.cx.clock.now_ns();
+        let (mut received, mut since) = (self.audit.received(), started);
+        while !self.audit.is_complete() || self.unsent() > 0 {
             let now = self.cx.clock.now_ns();
-            if now - since > QUIET_NS {
+            if now - since > QUIET_NS || now - started > DRAIN_MAX_NS {
                 return Ok(());
             }
-            self.poll(now + 10 * MILLISECOND, false)?;
+            if self.cx.params.rate > 0.0 {
+                self.send_scheduled(self.measured.end.min(now));
+            }
+            self.poll(now + 10 * MILLISECOND)?;
             if self.audit.received() != received {
                 (received, since) = (self.audit.received(), now);
             }

@@ -154,7 +154,7 @@ impl Scenario {
             return None;
         }
         let spare = if self.kind == Kind::Churn { 1000 } else { 0 };
-        let share = (connections_max - spare) as f64 / (wanted - spare) as f64;
+        let share = connections_max.saturating_sub(spare) as f64 / (wanted - spare) as f64;
         let scale = |count: &mut usize| {
             *count = if *count > 0 { ((*count as f64 * share) as usize).max(1) } else { 0 };
         };
