@@ -58,9 +58,9 @@ impl<T: Transport> Worker<T> {
         Some(self.run.workers)
     }
 
-    /// Whether a run may begin with a message whose matches are in `matched`. Not where a share group
-    /// is among them: its members may be on other workers, and mail to those is counted message by
-    /// message.
+    /// Whether a run may begin with a message whose matches are in `matched`. Not where a share
+    /// group is among them: its members may be on other workers, and mail to those is counted
+    /// message by message.
     pub(super) fn may_begin_run(&self) -> bool {
         let is_session = |matched: &Match| matches!(matched.target(), Target::Session(_));
         self.matched.len() >= SUBSCRIBERS_MIN && self.matched.iter().all(is_session)

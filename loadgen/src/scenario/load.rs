@@ -12,14 +12,15 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use dunlin_packets::{PacketId, Publish, QoS, ReasonCode};
+use dunlin_packets::{PacketId, QoS};
 use hdrhistogram::Histogram;
 
 use super::Context;
+use super::watch::{Publisher, Watch};
 use crate::audit::{Audience, Audit};
-use crate::client::{Greeting, Observer};
+use crate::client::Greeting;
 use crate::clock::{MILLISECOND, SECOND, seconds};
-use crate::meter::{LATENCY_MAX_NS, Meter};
+use crate::meter::LATENCY_MAX_NS;
 use crate::outcome::{Latency, Phase};
 use crate::stamp::{STAMP_LEN, Stamp};
 use crate::swarm::Swarm;
@@ -36,56 +37,6 @@ const FILTERS_MAX: usize = 8;
 /// Bytes that wait for a socket, before its publisher waits too.
 const OUTPUT_MAX: usize = 256 << 10;
 const CONNECTIONS_PER_S: f64 = 200.0;
-
-/// One that publishes.
-#[derive(Debug)]
-struct Publisher {
-    topic: String,
-    unacknowledged: u32,
-    /// Messages it has been given by the schedule.
-    scheduled: u64,
-    is_ready: bool,
-}
-
-/// Follows what comes back.
-struct Watch<'a> {
-    audit: &'a mut Audit,
-    meter: &'a mut Meter,
-    publishers: &'a mut [Publisher],
-    /// Clients below are subscribers, then publishers come.
-    subscribers: usize,
-    /// Latencies count of messages that were due in this time, whenever they come.
-    measured: Range<u64>,
-    refused: &'a mut u64,
-    /// Times that connections took which came later.
-    arrivals: &'a mut Histogram<u64>,
-}
-
-impl Observer for Watch<'_> {
-    #[inline]
-    fn on_publish(&mut self, client: usize, publish: &Publish<'_>, now: u64) {
-        let Some(stamp) = Stamp::read(publish.payload) else { return self.audit.foreign() };
-        let is_new = self.audit.receive(client, stamp.publisher as usize, stamp.sequence);
-        if is_new && self.measured.contains(&stamp.due_ns) {
-            self.meter.record(now.saturating_sub(stamp.due_ns));
-        }
-    }
-
-    #[inline]
-    fn on_acknowledged(&mut self, client: usize, _: PacketId, code: ReasonCode, _now: u64) {
-        let number = client.checked_sub(self.subscribers);
-        if let Some(publisher) = number.and_then(|number| self.publishers.get_mut(number)) {
-            publisher.unacknowledged = publisher.unacknowledged.saturating_sub(1);
-            *self.refused += u64::from(code.is_error());
-        }
-    }
-
-    fn on_online(&mut self, client: usize, since_ns: u64, now: u64) {
-        if client >= self.subscribers + self.publishers.len() {
-            self.arrivals.saturating_record(now.saturating_sub(since_ns));
-        }
-    }
-}
 
 struct Load<'a, 'b> {
     cx: &'a mut Context<'b>,

@@ -8,6 +8,7 @@ mod flow;
 mod load;
 mod offline;
 mod retained;
+mod watch;
 
 use std::io;
 
