@@ -62,8 +62,10 @@ impl<T: Transport> Worker<T> {
     /// group is among them: its members may be on other workers, and mail to those is counted
     /// message by message.
     pub(super) fn may_begin_run(&self) -> bool {
+        // Matches are in the order of their targets, and groups come last.
         let is_session = |matched: &Match| matches!(matched.target(), Target::Session(_));
-        self.matched.len() >= SUBSCRIBERS_MIN && self.matched.iter().all(is_session)
+        debug_assert!(self.matched.is_sorted_by_key(|matched| !is_session(matched)));
+        self.matched.len() >= SUBSCRIBERS_MIN && self.matched.last().is_some_and(is_session)
     }
 
     /// Begins a run with a message whose matches are in `matched`.
