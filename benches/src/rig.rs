@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dunlin::worker::{ConnId, Mail, Peer, Settings, Shared, Stats, Transport, Worker};
+use dunlin::worker::{ConnId, Mail, Peer, Settings, Shared, Transport, Worker};
 use dunlin_packets::{Ack, AckKind, Frame, Packet, QoS, VARINT_MAX, Version};
 use dunlin_queue::mailbox::Inbox;
 use dunlin_queue::{PoolStats, Time};
@@ -28,7 +28,6 @@ struct End {
     was_refused: bool,
     /// It acknowledges what it gets, and says so.
     answers: Option<Version>,
-    received_bytes: u64,
 }
 
 /// The clients' ends.
@@ -77,7 +76,6 @@ impl Transport for Memory {
             end.was_refused = true;
             return Err(ErrorKind::WouldBlock.into());
         }
-        end.received_bytes += (head.len() + body.len()) as u64;
         if let Some(version) = end.answers
             && end.answer(head, version)
         {
@@ -251,21 +249,9 @@ impl Rig {
         self.settle();
     }
 
-    /// Bytes a client has been sent.
-    #[must_use]
-    pub fn received_bytes(&self, client: ClientNo) -> u64 {
-        self.ends.borrow().ends[client.0 as usize].received_bytes
-    }
-
     /// How the worker's messages have done.
     #[must_use]
     pub fn pool_stats(&self) -> PoolStats {
         self.worker.pool_stats()
-    }
-
-    /// What the worker has counted.
-    #[must_use]
-    pub fn stats(&self) -> &Stats {
-        &self.shared.stats[0]
     }
 }

@@ -233,8 +233,7 @@ impl DeliveryQueue {
 
     #[inline]
     fn has_room(&self, len: usize, limits: &QueueLimits) -> bool {
-        self.entries.is_empty()
-            || self.entries.len() < limits.messages_max && self.bytes + len <= limits.bytes_max
+        self.entries.is_empty() || self.has_room_for(1, len, limits)
     }
 
     /// The next one, left in the queue.

@@ -213,6 +213,7 @@ impl<'a, 'b> Load<'a, 'b> {
                 self.send_scheduled(now)
             } else {
                 self.send_all();
+                // Paces the reading; nothing is waited for (see the top of the file).
                 std::thread::sleep(Duration::from_nanos(MILLISECOND));
                 now
             };
