@@ -1,6 +1,6 @@
 //! What a log needs of the place its segments are in.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Why a backend did not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,28 +11,51 @@ pub enum BackendError {
     Exists,
     /// No space is left. What was there before is intact.
     Full,
-    /// The device failed. After a failed sync nobody knows what is on it: stop writing.
-    Failed,
+    /// The device failed, with the error number of the operating system where there is one. After a
+    /// failed sync nobody knows what is on it: stop writing.
+    Failed(Option<i32>),
 }
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotFound => "there is no such file or no such part of it",
-            Self::Exists => "there is such a file already",
-            Self::Full => "no space is left",
-            Self::Failed => "the device failed",
-        })
+        match self {
+            Self::NotFound => f.write_str("there is no such file or no such part of it"),
+            Self::Exists => f.write_str("there is such a file already"),
+            Self::Full => f.write_str("no space is left"),
+            Self::Failed(None) => f.write_str("the device failed"),
+            Self::Failed(Some(code)) => {
+                write!(f, "the device failed: {}", io::Error::from_raw_os_error(*code))
+            }
+        }
     }
 }
 
 impl std::error::Error for BackendError {}
 
+/// A file that is open for reading.
+pub trait ReadFile {
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// `NotFound` when the file is shorter than that, `Failed`.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError>;
+
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    fn bytes(&self) -> Result<u64, BackendError>;
+}
+
 /// A flat directory of files that grow at their end.
 ///
 /// A crash keeps what was synced: the bytes of a file up to its last [`Backend::sync`], and the
-/// names as of the last [`Backend::sync_names`]. Of anything later it may keep any part.
+/// names as of the last [`Backend::sync_names`]. Of anything later it may keep any part, in any
+/// order.
 pub trait Backend {
+    /// What [`Backend::open`] gives.
+    type File: ReadFile;
+
     /// Makes an empty file.
     ///
     /// # Errors
@@ -45,23 +68,17 @@ pub trait Backend {
     /// `NotFound`, `Full`, `Failed`.
     fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), BackendError>;
 
-    /// Fills `buffer` from `offset` on.
-    ///
-    /// # Errors
-    /// `NotFound` when the file is shorter than that, `Failed`.
-    fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError>;
-
-    /// Length of a file in bytes.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    fn len(&self, name: &str) -> Result<u64, BackendError>;
-
-    /// Cuts a file off behind its first `len` bytes.
+    /// Opens a file for reading. It sees what is appended later.
     ///
     /// # Errors
     /// `NotFound`, `Failed`.
-    fn truncate(&mut self, name: &str, len: u64) -> Result<(), BackendError>;
+    fn open(&self, name: &str) -> Result<Self::File, BackendError>;
+
+    /// Cuts a file off behind its first `bytes` bytes; nothing happens to one that is shorter.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    fn truncate(&mut self, name: &str, bytes: u64) -> Result<(), BackendError>;
 
     /// Deletes a file.
     ///
@@ -70,17 +87,20 @@ pub trait Backend {
     fn remove(&mut self, name: &str) -> Result<(), BackendError>;
 
     /// The names, in order.
-    fn names(&self) -> Vec<String>;
-
-    /// Makes the content of a file durable.
     ///
     /// # Errors
-    /// `NotFound`; `Failed`, after which nothing may be assumed about the file.
+    /// `Failed`.
+    fn names(&self) -> Result<Vec<String>, BackendError>;
+
+    /// Makes the content of a file durable, its length included.
+    ///
+    /// # Errors
+    /// `NotFound`; any other one means that nothing may be assumed about the file.
     fn sync(&mut self, name: &str) -> Result<(), BackendError>;
 
     /// Makes creations and removals durable.
     ///
     /// # Errors
-    /// `Failed`.
+    /// Any one means that nothing may be assumed about the names.
     fn sync_names(&mut self) -> Result<(), BackendError>;
 }

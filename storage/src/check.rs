@@ -1,0 +1,61 @@
+//! Looks at a log and changes nothing.
+
+use crate::recovery::{Missing, OpenError, judge, survey};
+use crate::{Backend, BackendError, SegmentInfo};
+
+/// Segments can be removed and tails cut while they are looked at; then it begins again.
+const TRIES: usize = 3;
+
+/// A segment that was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedSegment {
+    /// Which one.
+    pub segment: SegmentInfo,
+    /// Good frames in it.
+    pub frames: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
+}
+
+/// What [`check`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckReport {
+    /// The segments, oldest first, without what is torn.
+    pub segments: Vec<CheckedSegment>,
+    /// The address behind the last frame.
+    pub end: u64,
+    /// Bytes at the end that are not a whole frame or follow such: a write that was not finished,
+    /// or has not been yet. Opening the log would cut them off.
+    pub torn_bytes: u64,
+    /// What is corrupt.
+    pub missing: Vec<Missing>,
+}
+
+/// Reads and checks a whole log, while another process appends to it if need be.
+///
+/// # Errors
+/// As [`crate::Log::open`], but what is corrupt is in the report.
+pub fn check<B: Backend>(backend: &B) -> Result<CheckReport, OpenError> {
+    let gone = |error: &OpenError| {
+        matches!(error, OpenError::Backend { error: BackendError::NotFound, .. })
+    };
+    let mut surveys = survey(backend);
+    for _ in 1..TRIES {
+        if !surveys.as_ref().is_err_and(gone) {
+            break;
+        }
+        surveys = survey(backend);
+    }
+    let verdict = judge(surveys?);
+    let segments = verdict.segments.iter().map(|(segment, counts)| CheckedSegment {
+        segment: *segment,
+        frames: counts.frames,
+        payload_bytes: counts.payload_bytes,
+    });
+    Ok(CheckReport {
+        segments: segments.collect(),
+        end: verdict.end,
+        torn_bytes: verdict.torn_bytes + verdict.stub.map_or(0, |(_, bytes)| bytes),
+        missing: verdict.missing,
+    })
+}
