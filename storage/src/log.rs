@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use crate::frame::{FRAME_HEADER_BYTES, address_of, seal, u32_at};
-use crate::recovery::{Missing, OpenError, Verdict, continues, judge, survey};
+use crate::recovery::{Missing, OpenError, continues, judge, mend, survey};
 use crate::scan::Frames;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo, header_of, name_of};
 use crate::{Backend, BackendError, ReadFile};
@@ -387,95 +387,5 @@ impl<B: Backend> Log<B> {
         }
         self.backend.truncate(&name, last.bytes + kept as u64)?;
         Ok(kept as u64)
-    }
-}
-
-/// Does what a verdict says, and makes durable what is left.
-fn mend<B: Backend>(backend: &mut B, verdict: &Verdict) -> Result<(), OpenError> {
-    // Where the segment before it does not end there, the name of the stub is all that keeps the
-    // addresses before it from being given out again. It is replaced by the next segment.
-    if let Some((stub, _)) = verdict.stub
-        && verdict.continues()
-    {
-        backend.remove(&name_of(stub)).map_err(OpenError::of(stub))?;
-    }
-    if let Some((last, _)) = verdict.segments.last() {
-        let name = name_of(last.base);
-        if verdict.torn_bytes > 0 {
-            backend.truncate(&name, last.bytes).map_err(OpenError::of(last.base))?;
-        }
-        // What a killed process wrote is in the files but may not be on the disk.
-        backend.sync(&name).map_err(OpenError::of(last.base))?;
-    }
-    backend.sync_names().map_err(OpenError::of_directory)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Entry, MemoryBackend, set_address};
-
-    fn options(segment_bytes: u64) -> LogOptions {
-        LogOptions { segment_bytes, bytes_max: 0 }
-    }
-
-    fn open(backend: &MemoryBackend, segment_bytes: u64) -> Log<MemoryBackend> {
-        Log::open(backend.clone(), options(segment_bytes), Damage::Refuse).unwrap().0
-    }
-
-    /// Frames for the end of `log`, with these payloads.
-    fn frames<const N: usize>(log: &Log<MemoryBackend>, payloads: [&[u8]; N]) -> [Vec<u8>; N] {
-        let mut address = log.end();
-        payloads.map(|payload| {
-            let mut frame = vec![0; FRAME_HEADER_BYTES];
-            frame.extend_from_slice(payload);
-            set_address(&mut frame, address);
-            address += frame.len() as u64;
-            frame
-        })
-    }
-
-    fn append(log: &mut Log<MemoryBackend>, payload: &[u8]) -> Result<(), LogError> {
-        let mut frames = frames(log, [payload]);
-        log.append(&mut frames)
-    }
-
-    /// All payloads of a log that has no gaps.
-    fn payloads(log: &Log<MemoryBackend>) -> Vec<Vec<u8>> {
-        let mut payloads = Vec::new();
-        let mut expected = log.oldest();
-        for info in log.segments() {
-            let mut frames = log.frames(info.base).unwrap();
-            while let Some(entry) = frames.next().unwrap() {
-                let Entry::Frame { address, payload } = entry else { panic!("{entry:?}") };
-                assert_eq!(address, expected);
-                expected += (FRAME_HEADER_BYTES + payload.len()) as u64;
-                payloads.push(payload.to_vec());
-            }
-        }
-        assert_eq!(expected, log.end());
-        payloads
-    }
-
-    #[test]
-    fn an_empty_directory_is_an_empty_log() {
-        let log = open(&MemoryBackend::new(), 100);
-        assert_eq!((log.oldest(), log.end(), log.durable(), log.bytes()), (4096, 4096, 4096, 0));
-        assert_eq!(log.segments().count(), 0);
-    }
-
-    #[test]
-    fn what_was_appended_is_read_back() {
-        let backend = MemoryBackend::new();
-        let mut log = open(&backend, 100);
-        log.append(&mut frames(&log, [b"one", b"", b"three"])).unwrap();
-        assert_eq!(log.end(), 4096 + 3 * 32 + 8);
-        assert_eq!(log.durable(), 4096);
-        log.sync().unwrap();
-        assert_eq!(log.durable(), log.end());
-        let (again, opened) = Log::open(backend, options(100), Damage::Refuse).unwrap();
-        assert_eq!((opened.frames, opened.payload_bytes, opened.torn_bytes), (3, 8, 0));
-        assert_eq!(payloads(&again), [&b"one"[..], b"", b"three"]);
-        assert_eq!(again.end(), log.end());
     }
 }

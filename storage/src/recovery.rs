@@ -1,7 +1,7 @@
 //! What is in a directory of segments, and what that means.
 //!
-//! [`survey`] reads, [`judge`] decides and is pure; [`crate::Log::open`] acts on it, and
-//! [`crate::check`] only tells. A frame that cannot be read at address `x` is one of two things:
+//! [`survey`] reads, [`judge`] decides and is pure, [`mend`] acts on it; [`crate::check`] does
+//! without the last. A frame that cannot be read at address `x` is one of two things:
 //!
 //! * A torn tail: the power went while it was written. Writes that were not synced reach the disk
 //!   in any order, so there may be good frames behind it. None of them was written after a sync
@@ -294,4 +294,24 @@ fn find_missing(surveys: &[Survey]) -> Vec<Missing> {
         frames_behind -= survey.counts.frames;
     }
     missing
+}
+
+/// Does what a verdict says, and makes durable what is left.
+pub(crate) fn mend<B: Backend>(backend: &mut B, verdict: &Verdict) -> Result<(), OpenError> {
+    // Where the segment before it does not end there, the name of the stub is all that keeps the
+    // addresses before it from being given out again. It is replaced by the next segment.
+    if let Some((stub, _)) = verdict.stub
+        && verdict.continues()
+    {
+        backend.remove(&name_of(stub)).map_err(OpenError::of(stub))?;
+    }
+    if let Some((last, _)) = verdict.segments.last() {
+        let name = name_of(last.base);
+        if verdict.torn_bytes > 0 {
+            backend.truncate(&name, last.bytes).map_err(OpenError::of(last.base))?;
+        }
+        // What a killed process wrote is in the files but may not be on the disk.
+        backend.sync(&name).map_err(OpenError::of(last.base))?;
+    }
+    backend.sync_names().map_err(OpenError::of_directory)
 }
