@@ -1,10 +1,11 @@
 //! Looks at a log and changes nothing.
 
-use crate::recovery::{Missing, OpenError, judge, survey};
+use crate::recovery::{Missing, OpenError, Verdict, judge, survey};
 use crate::{Backend, BackendError, SegmentInfo};
 
-/// Segments can be removed and tails cut while they are looked at; then it begins again.
-const TRIES: usize = 3;
+/// Segments come and go and tails are cut while they are looked at, and a listing of a directory is
+/// not of one moment. What is really missing is missing the next time too.
+const TRIES: usize = 10;
 
 /// A segment that was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,26 +37,36 @@ pub struct CheckReport {
 /// # Errors
 /// As [`crate::Log::open`], but what is corrupt is in the report.
 pub fn check<B: Backend>(backend: &B) -> Result<CheckReport, OpenError> {
-    let gone = |error: &OpenError| {
-        matches!(error, OpenError::Backend { error: BackendError::NotFound, .. })
-    };
-    let mut surveys = survey(backend);
+    let mut verdict = survey(backend).map(judge);
+    let mut missed = None;
     for _ in 1..TRIES {
-        if !surveys.as_ref().is_err_and(gone) {
-            break;
+        match &verdict {
+            Err(OpenError::Backend { error: BackendError::NotFound, .. }) => {}
+            Ok(found) if !found.missing.is_empty() => {
+                let ranges: Vec<_> =
+                    found.missing.iter().map(|part| (part.from, part.to)).collect();
+                if missed.as_ref() == Some(&ranges) {
+                    break;
+                }
+                missed = Some(ranges);
+            }
+            _ => break,
         }
-        surveys = survey(backend);
+        verdict = survey(backend).map(judge);
     }
-    let verdict = judge(surveys?);
+    verdict.map(report)
+}
+
+fn report(verdict: Verdict) -> CheckReport {
     let segments = verdict.segments.iter().map(|(segment, counts)| CheckedSegment {
         segment: *segment,
         frames: counts.frames,
         payload_bytes: counts.payload_bytes,
     });
-    Ok(CheckReport {
+    CheckReport {
         segments: segments.collect(),
         end: verdict.end,
         torn_bytes: verdict.torn_bytes + verdict.stub.map_or(0, |(_, bytes)| bytes),
         missing: verdict.missing,
-    })
+    }
 }

@@ -106,3 +106,69 @@ impl<B: Backend> LogReader<B> {
         Ok(&self.open[self.open.len() - 1].1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Damage, DiskBackend, Log, LogOptions, MemoryBackend, set_address};
+
+    /// A log of so many segments with an empty frame each.
+    fn log_of(segments: usize) -> Log<MemoryBackend> {
+        let options = LogOptions { segment_bytes: 0, bytes_max: 0 };
+        let (mut log, _) = Log::open(MemoryBackend::new(), options, Damage::Refuse).unwrap();
+        for _ in 0..segments {
+            let mut frame = vec![0; 32];
+            set_address(&mut frame, log.end());
+            log.append(&mut [frame]).unwrap();
+        }
+        log
+    }
+
+    fn open_files<B: Backend>(reader: &LogReader<B>) -> Vec<u64> {
+        reader.open.iter().map(|(base, _)| *base).collect()
+    }
+
+    #[test]
+    fn no_more_files_are_open_than_allowed() {
+        let log = log_of(4);
+        let bases: Vec<_> = log.segments().map(|segment| segment.base).collect();
+        for files_max in 0..5 {
+            let mut reader = LogReader::new(log.backend().clone(), files_max);
+            for base in [0, 1, 2, 0, 3, 0].map(|index: usize| bases[index]) {
+                reader.read(base, &mut [0; 32]).unwrap();
+                assert_eq!(open_files(&reader).last(), Some(&base));
+            }
+            assert_eq!(open_files(&reader).len(), files_max.clamp(1, 4));
+        }
+        let mut reader = LogReader::new(log.backend().clone(), 2);
+        for base in [0, 1, 0, 2].map(|index: usize| bases[index]) {
+            reader.read(base, &mut [0; 32]).unwrap();
+        }
+        assert_eq!(open_files(&reader), [bases[0], bases[2]], "the one used longest ago is closed");
+    }
+
+    #[test]
+    fn removed_files_are_closed() {
+        let mut log = log_of(4);
+        let mut reader = LogReader::new(log.backend().clone(), 8);
+        let bases: Vec<_> = log.segments().map(|segment| segment.base).collect();
+        for base in &bases {
+            reader.read(*base, &mut [0; 32]).unwrap();
+        }
+        log.remove_oldest().unwrap();
+        assert_eq!(reader.read(log.end(), &mut [0]), Err(ReadError::NotFound));
+        assert_eq!(open_files(&reader), bases[1..]);
+        log.remove_oldest().unwrap();
+        reader.forget_before(log.oldest());
+        assert_eq!(open_files(&reader), bases[2..]);
+    }
+
+    #[test]
+    fn logs_and_readers_can_be_given_to_another_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Log<MemoryBackend>>();
+        is_send::<Log<DiskBackend>>();
+        is_send::<LogReader<MemoryBackend>>();
+        is_send::<LogReader<DiskBackend>>();
+    }
+}

@@ -95,6 +95,28 @@ fn another_thread_reads_what_is_appended() {
 }
 
 #[test]
+fn a_check_beside_a_log_that_goes_on_finds_nothing_wrong() {
+    let path = directory("check");
+    let mut log = open(&path);
+    let writer = std::thread::spawn(move || {
+        for n in 0..600_usize {
+            append(&mut log, &vec![n as u8; n % 300]).unwrap();
+            if n % 50 == 49 {
+                log.remove_oldest().unwrap();
+            }
+        }
+    });
+    let backend = DiskBackend::open(&path).unwrap();
+    while !writer.is_finished() {
+        assert_eq!(check(&backend).unwrap().missing, []);
+    }
+    writer.join().unwrap();
+    let report = check(&backend).unwrap();
+    assert_eq!((report.torn_bytes, report.missing), (0, vec![]));
+    fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
 fn a_disk_answers_as_a_backend_does() {
     let path = directory("backend");
     let mut backend = DiskBackend::open(&path).unwrap();
@@ -103,6 +125,7 @@ fn a_disk_answers_as_a_backend_does() {
     assert_eq!(backend.append("b", b"x"), Err(BackendError::NotFound));
     backend.append("a", b"12345").unwrap();
     backend.truncate("a", 9).unwrap();
+    assert_eq!(backend.open("a").unwrap().bytes(), Ok(5));
     backend.truncate("a", 3).unwrap();
     backend.append("a", b"678").unwrap();
     backend.sync("a").unwrap();

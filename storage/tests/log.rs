@@ -118,6 +118,7 @@ fn a_full_device_takes_whole_frames_and_the_rest_later() {
             assert_eq!(log.append(&mut left), Err(LogError::Full), "nothing has changed");
             assert_eq!(state(&log), before);
             assert!(log.bytes() as usize <= capacity);
+            assert_eq!(backend.names().unwrap().len(), log.segments().count());
             assert_eq!(state(&open(&backend.fork(), segment_bytes)), before, "nothing was torn");
 
             backend.limit_capacity(None);
@@ -136,7 +137,7 @@ fn a_full_device_takes_whole_frames_and_the_rest_later() {
 #[test]
 fn a_frame_that_would_exceed_the_limit_of_bytes_is_refused() {
     let backend = MemoryBackend::new();
-    let limits = LogOptions { segment_bytes: 100, bytes_max: 300 };
+    let limits = LogOptions { segment_bytes: 100, bytes_max: 320 };
     let (mut log, _) = Log::open(backend, limits, Damage::Refuse).unwrap();
     let mut sent = frames(START, &[[1; 18]; 10]);
     assert_eq!(log.append(&mut sent), Err(LogError::Full));

@@ -92,6 +92,23 @@ fn what_an_open_log_calls_durable_is() {
 }
 
 #[test]
+fn a_segment_of_a_process_that_was_killed_is_durable_before_it_is_used() {
+    for changes in 0..10 {
+        let backend = MemoryBackend::new();
+        let mut log = open(&backend, 100);
+        backend.stop_after(changes);
+        let _ = append(&mut log, b"first");
+        // The process is gone, the power is not.
+        backend.stop_after(usize::MAX);
+        let mut log = open(&backend, 100);
+        append(&mut log, b"second").unwrap();
+        log.sync().unwrap();
+        backend.crash_with(|_| 0);
+        assert_eq!(open(&backend, 100).end(), log.end(), "{changes} changes");
+    }
+}
+
+#[test]
 fn a_cut_is_durable_before_anything_follows() {
     let mut backend = MemoryBackend::new();
     append(&mut open(&backend, 100), b"good").unwrap();
@@ -177,6 +194,25 @@ fn a_segment_that_is_gone_is_told() {
 }
 
 #[test]
+fn addresses_before_a_segment_that_was_being_created_are_not_given_out_again() {
+    let mut backend = MemoryBackend::new();
+    append(&mut open(&backend, 100), b"first").unwrap();
+    backend.create(&name_of(8192)).unwrap();
+    let lost = (START + 37, 8192);
+    for _ in 0..2 {
+        let (log, opened) = open_as(&backend, 10_000, Damage::Skip).unwrap();
+        assert_eq!(log.end(), 8192);
+        assert_eq!((opened.missing[0].from, opened.missing[0].to), lost);
+    }
+    let (mut log, _) = open_as(&backend, 10_000, Damage::Skip).unwrap();
+    append(&mut log, b"second").unwrap();
+    let (log, _) = open_as(&backend, 10_000, Damage::Skip).unwrap();
+    let (found, missing) = contents_and_missing(&log);
+    assert_eq!(found, [(START, b"first".to_vec()), (8192, b"second".to_vec())]);
+    assert_eq!(missing, [lost]);
+}
+
+#[test]
 fn damage_can_be_skipped_and_the_log_goes_on() {
     for segment_bytes in [0, 100, 10_000] {
         let backend = MemoryBackend::new();
@@ -211,7 +247,7 @@ fn a_last_segment_without_anything_good_is_corrupt() {
     replace(&backend, &name_of(last.base), &vec![0; last.bytes as usize]);
     assert_eq!(corrupt(open_as(&backend, 0, Damage::Refuse)).len(), 2);
     // Its addresses are not given out again.
-    let (mut log, opened) = open_as(&backend, 0, Damage::Skip).unwrap();
+    let (mut log, opened) = open_as(&backend, 10_000, Damage::Skip).unwrap();
     assert_eq!((log.end(), opened.frames), (last.end, 1));
     append(&mut log, b"third").unwrap();
     let (log, _) = open_as(&backend, 0, Damage::Skip).unwrap();
