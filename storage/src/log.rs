@@ -65,7 +65,9 @@ pub enum LogError {
     /// No space is left, on the device or within [`LogOptions::bytes_max`]. [`Log::end`] tells how
     /// far it got; the rest can be tried again.
     Full,
-    /// The backend failed. The log refuses everything from now on.
+    /// The backend failed. The log refuses everything from now on. After a failed sync the page
+    /// cache may show what the disk does not have, so opening it again proves nothing before the
+    /// device is looked after.
     Failed(BackendError),
     /// The backend failed earlier.
     Poisoned,

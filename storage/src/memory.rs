@@ -202,7 +202,8 @@ impl MemoryBackend {
     }
 
     /// The power goes after so many more changes: everything that changes or syncs anything fails
-    /// from then on, until [`MemoryBackend::crash`].
+    /// from then on, until [`MemoryBackend::crash`]. With a later `stop_after(usize::MAX)` instead,
+    /// only the process was killed, and the disk has what was written.
     pub fn stop_after(&self, changes: usize) {
         self.disk.lock().faults.changes = Some(changes);
     }

@@ -3,7 +3,8 @@
 //! Nothing is believed before it is checked: a length is compared with the file before anything is
 //! read for it, and a payload is given out only once its CRC is right. A search for the next good
 //! frame looks at every byte; a candidate has to carry the address of the very place where it was
-//! found, so bytes of a payload are not taken for a frame by accident.
+//! found, so bytes of a payload are not taken for a frame by accident. (On purpose they can be, by
+//! somebody who knows at which address the payload will lie; a secret in the CRC would prevent it.)
 
 use crate::frame::{FRAME_HEADER_BYTES, Header, MAGIC, header_crc};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, name_of, read_header};
