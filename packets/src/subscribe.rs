@@ -54,6 +54,12 @@ impl SubscriptionOptions {
         })
     }
 
+    /// From the byte that [`Self::to_bits`] makes.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        Self::decode(bits, Version::V5).ok()
+    }
+
     /// The byte on the wire.
     #[must_use]
     pub fn to_bits(self) -> u8 {

@@ -30,11 +30,15 @@ pub enum DropReason {
     RetainedLimit,
     /// The client refused it: PUBACK or PUBREC with an error.
     RefusedByClient,
+    /// It was in the log and could not be read back.
+    Unreadable,
+    /// It would have had to be kept, and the log took nothing: its publisher was told so.
+    StorageRefused,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::QueueFullNewest,
         Self::QueueFullOldest,
         Self::QueueFullDisconnect,
@@ -45,6 +49,8 @@ impl DropReason {
         Self::GroupGone,
         Self::RetainedLimit,
         Self::RefusedByClient,
+        Self::Unreadable,
+        Self::StorageRefused,
     ];
 
     /// The name it is counted under.
@@ -61,6 +67,8 @@ impl DropReason {
             Self::GroupGone => "group-gone",
             Self::RetainedLimit => "retained-limit",
             Self::RefusedByClient => "refused-by-client",
+            Self::Unreadable => "unreadable",
+            Self::StorageRefused => "storage-refused",
         }
     }
 }
@@ -179,41 +187,46 @@ impl DeliveryQueue {
         self.entries.len() * 8 <= limits.messages_max && self.bytes * 8 <= limits.bytes_max
     }
 
-    /// Appends, within the limits. `dropped` gets what had to go, and why.
+    /// Appends, within the limits. `dropped` gets what had to go and why, before it is released.
+    /// Says whether the entry is in the queue.
     #[inline]
     pub fn push(
         &mut self,
         entry: Entry,
         limits: &QueueLimits,
         pool: &mut MessagePool,
-        mut dropped: impl FnMut(DropReason),
-    ) {
+        mut dropped: impl FnMut(DropReason, &Entry, &MessagePool),
+    ) -> bool {
         let len = entry.len(pool);
         if len > limits.bytes_max && !self.entries.is_empty() {
             // Emptying the queue would not make room for it either. An empty one takes it.
+            dropped(DropReason::QueueFullNewest, &entry, pool);
             entry.release(pool);
-            return dropped(DropReason::QueueFullNewest);
+            return false;
         }
         while !self.has_room(len, limits) {
             match limits.policy {
                 OverflowPolicy::DropOldest if !self.entries.is_empty() => {
                     if let Some(oldest) = self.pop(pool) {
+                        dropped(DropReason::QueueFullOldest, &oldest, pool);
                         oldest.release(pool);
                     }
-                    dropped(DropReason::QueueFullOldest);
                 }
                 OverflowPolicy::Disconnect => {
+                    dropped(DropReason::QueueFullDisconnect, &entry, pool);
                     entry.release(pool);
-                    return dropped(DropReason::QueueFullDisconnect);
+                    return false;
                 }
                 _ => {
+                    dropped(DropReason::QueueFullNewest, &entry, pool);
                     entry.release(pool);
-                    return dropped(DropReason::QueueFullNewest);
+                    return false;
                 }
             }
         }
         self.bytes += len;
         self.entries.push_back(entry);
+        true
     }
 
     /// Whether so many messages of so many bytes together fit in.

@@ -10,6 +10,7 @@
 //! queues by their [`QueueLimits`], windows by the caller, mailboxes by credit.
 
 mod delivery;
+mod logged;
 pub mod mailbox;
 mod message;
 mod pool;
@@ -17,7 +18,7 @@ mod time;
 mod window;
 
 pub use delivery::{DeliveryQueue, DropReason, Entry, Likeness, OverflowPolicy, QueueLimits};
-pub use message::{Message, MessageFields};
+pub use message::{Content, Message, MessageFields, NotAMessage, StoredMessage};
 pub use pool::{Identifiers, MessagePool, MessageRef, PoolStats, Shares};
 pub use time::Time;
 pub use window::{InFlight, Stage, Window};

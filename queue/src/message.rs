@@ -22,6 +22,40 @@ pub struct MessageFields<'a> {
     pub publisher: u64,
 }
 
+/// What a message is made from that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredMessage<'a> {
+    /// Its number in the log.
+    pub id: u64,
+    /// When it is not to be delivered any more.
+    pub expires_at: Time,
+    /// A hash of the publisher's client identifier.
+    pub publisher: u64,
+    /// QoS it was published at.
+    pub qos: QoS,
+    /// The publisher's RETAIN flag.
+    pub retain: bool,
+    /// Bytes of the topic.
+    pub topic_len: u32,
+    /// Bytes of the properties.
+    pub properties_len: u32,
+    /// Topic, properties and payload.
+    pub content: Content<'a>,
+}
+
+/// The bytes of a stored message, or what is known while they are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// Topic, properties and payload, one behind the other.
+    Bytes(&'a [u8]),
+    /// Their length together.
+    Absent(u32),
+}
+
+/// Stored bytes that no message consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAMessage;
+
 /// An application message: topic, properties that pass unaltered, and payload, one behind the
 /// other in a buffer that is used again for the next message.
 #[derive(Clone, Debug)]
@@ -37,6 +71,10 @@ pub struct Message {
     pub qos: QoS,
     /// The publisher's RETAIN flag.
     pub retain: bool,
+    /// What [`Self::len`] says while the bytes are not in memory; 0 while they are.
+    absent_len: u32,
+    /// Its number in the log, the same on every worker; 0 when it is in no log.
+    pub id: u64,
 }
 
 impl Default for Message {
@@ -45,6 +83,8 @@ impl Default for Message {
             bytes: Vec::new(),
             topic_len: 0,
             properties_len: 0,
+            absent_len: 0,
+            id: 0,
             expires_at: Time::NEVER,
             publisher: 0,
             qos: QoS::AtMostOnce,
@@ -60,6 +100,7 @@ impl Message {
         self.publisher = fields.publisher;
         self.qos = fields.qos;
         self.retain = fields.retain;
+        (self.absent_len, self.id) = (0, 0);
         self.bytes.clear();
         self.bytes.extend_from_slice(fields.topic.as_bytes());
         self.topic_len = self.bytes.len() as u32;
@@ -92,11 +133,13 @@ impl Message {
 
     /// Replaces the content by that of `other`, in the same buffer.
     pub fn copy_from(&mut self, other: &Self) {
-        let Self { bytes, topic_len, properties_len, expires_at, publisher, qos, retain } = other;
+        let Self { bytes, topic_len, properties_len, expires_at, publisher, .. } = other;
+        debug_assert!(!other.is_absent());
         self.bytes.clone_from(bytes);
+        (self.absent_len, self.id) = (0, other.id);
         (self.topic_len, self.properties_len) = (*topic_len, *properties_len);
         (self.expires_at, self.publisher) = (*expires_at, *publisher);
-        (self.qos, self.retain) = (*qos, *retain);
+        (self.qos, self.retain) = (other.qos, other.retain);
     }
 
     /// The topic name.
@@ -132,13 +175,81 @@ impl Message {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.absent_len as usize
+    }
+
+    /// Whether the bytes are on disk only: neither topic nor properties nor payload can be had.
+    #[inline]
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.absent_len != 0
+    }
+
+    /// Lengths of topic and properties.
+    #[must_use]
+    pub fn part_lens(&self) -> (u32, u32) {
+        (self.topic_len, self.properties_len)
+    }
+
+    /// Topic, properties and payload, one behind the other, as [`Self::restore`] takes them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Replaces the content by what was stored: `bytes` as [`Self::as_bytes`] gave them, or nothing
+    /// but their length.
+    ///
+    /// # Errors
+    /// When the parts do not lie within the bytes, or the topic is not UTF-8; the message is empty
+    /// then.
+    pub fn restore(&mut self, stored: &StoredMessage<'_>) -> Result<(), NotAMessage> {
+        *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
+        self.bytes.clear();
+        let parts_len = u64::from(stored.topic_len) + u64::from(stored.properties_len);
+        match stored.content {
+            Content::Bytes(bytes) => {
+                let topic = bytes.get(..stored.topic_len as usize).ok_or(NotAMessage)?;
+                std::str::from_utf8(topic).map_err(|_| NotAMessage)?;
+                if parts_len > bytes.len() as u64 {
+                    return Err(NotAMessage);
+                }
+                self.bytes.extend_from_slice(bytes);
+            }
+            Content::Absent(len) => {
+                if parts_len > u64::from(len) || len == 0 {
+                    return Err(NotAMessage);
+                }
+                self.absent_len = len;
+                self.bytes = Vec::new();
+            }
+        }
+        (self.topic_len, self.properties_len) = (stored.topic_len, stored.properties_len);
+        (self.expires_at, self.publisher) = (stored.expires_at, stored.publisher);
+        (self.qos, self.retain, self.id) = (stored.qos, stored.retain, stored.id);
+        Ok(())
+    }
+
+    /// Lets the bytes go: they are on disk.
+    pub(crate) fn forget_bytes(&mut self) {
+        self.absent_len = self.len() as u32;
+        self.bytes = Vec::new();
+    }
+
+    /// Takes the bytes back that [`Self::forget_bytes`] let go.
+    pub(crate) fn remember_bytes(&mut self, bytes: Vec<u8>) -> Result<(), NotAMessage> {
+        let topic = bytes.get(..self.topic_len as usize).ok_or(NotAMessage)?;
+        if bytes.len() != self.len() || std::str::from_utf8(topic).is_err() {
+            return Err(NotAMessage);
+        }
+        (self.bytes, self.absent_len) = (bytes, 0);
+        Ok(())
     }
 
     /// Whether there is neither topic nor anything else: a spare.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -156,6 +267,7 @@ impl Message {
 
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
+        (self.absent_len, self.id) = (0, 0);
     }
 
     /// Whether its time is over.

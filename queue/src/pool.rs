@@ -9,8 +9,12 @@
 //! 30 ns, a worker's own free list 4 ns per acquire and release (docs/design/dependencies.md). So a
 //! pool belongs to a worker, and what crosses over to another comes home by mail.
 
+use std::collections::HashMap;
+
+use ahash::RandomState;
 use slab::Slab;
 
+use crate::logged::Logged;
 use crate::{Message, MessageFields, Time};
 
 /// Largest buffer a free slot keeps.
@@ -21,7 +25,7 @@ pub(crate) const SMALL_BUFFER: usize = 4 << 10;
 /// A share of a message in a [`MessagePool`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a share has to be released"]
-pub struct MessageRef(u32);
+pub struct MessageRef(pub(crate) u32);
 
 impl MessageRef {
     /// The place of the message in its pool.
@@ -84,9 +88,10 @@ impl Identifiers {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    message: Message,
-    shares: u32,
+pub(crate) struct Slot {
+    pub(crate) message: Message,
+    pub(crate) shares: u32,
+    pub(crate) logged: Logged,
 }
 
 /// How the pool has done.
@@ -96,6 +101,8 @@ pub struct PoolStats {
     pub live: usize,
     /// Bytes of those messages.
     pub live_bytes: usize,
+    /// Bytes of those that are in the log or on their way there, in memory or not.
+    pub logged_bytes: usize,
     /// Slots, free ones included.
     pub slots: usize,
     /// Messages made in a used slot.
@@ -107,13 +114,15 @@ pub struct PoolStats {
 /// Owns the messages of one worker.
 #[derive(Debug)]
 pub struct MessagePool {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) free: Vec<u32>,
     /// Capacity that free slots hold on to, and how much they may.
-    spare_bytes: usize,
+    pub(crate) spare_bytes: usize,
     spare_bytes_max: usize,
     sets: Slab<Box<[u32]>>,
-    stats: PoolStats,
+    /// Messages that are in the log, or on their way there, by number.
+    pub(crate) logged: HashMap<u64, u32, RandomState>,
+    pub(crate) stats: PoolStats,
 }
 
 impl MessagePool {
@@ -126,6 +135,7 @@ impl MessagePool {
             spare_bytes: 0,
             spare_bytes_max,
             sets: Slab::new(),
+            logged: HashMap::default(),
             stats: PoolStats::default(),
         }
     }
@@ -155,8 +165,13 @@ impl MessagePool {
     }
 
     /// Takes a message that came by mail, with one share. What is left in `message` is a spare
-    /// buffer, to be sent home.
+    /// buffer, to be sent home. One that is known by its number already is shared.
     pub fn adopt(&mut self, message: &mut Message) -> MessageRef {
+        if message.id != 0
+            && let Some(known) = self.find_logged(message.id)
+        {
+            return known;
+        }
         let index = self.free_slot();
         std::mem::swap(&mut self.slots[index as usize].message, message);
         self.count_in(index)
@@ -232,9 +247,19 @@ impl MessagePool {
     }
 
     fn free(&mut self, index: u32) {
-        let message = &mut self.slots[index as usize].message;
+        let slot = &mut self.slots[index as usize];
+        let message = &mut slot.message;
         self.stats.live -= 1;
-        self.stats.live_bytes -= message.len();
+        if message.id != 0 {
+            if self.logged.get(&message.id) == Some(&index) {
+                self.logged.remove(&message.id);
+                self.stats.logged_bytes -= message.len();
+            }
+            slot.logged = Logged::default();
+        }
+        if !message.is_absent() {
+            self.stats.live_bytes -= message.len();
+        }
         message.clear();
         let capacity = message.capacity();
         if self.may_keep(capacity) {
@@ -251,7 +276,7 @@ impl MessagePool {
 
     /// A free slot, off the free list, with whatever buffer it has.
     #[inline]
-    fn free_slot(&mut self) -> u32 {
+    pub(crate) fn free_slot(&mut self) -> u32 {
         if let Some(index) = self.free.pop() {
             self.spare_bytes -= self.slots[index as usize].message.capacity();
             self.stats.reused += 1;
@@ -262,7 +287,7 @@ impl MessagePool {
         u32::try_from(self.slots.len() - 1).expect("four thousand million messages")
     }
 
-    fn count_in(&mut self, index: u32) -> MessageRef {
+    pub(crate) fn count_in(&mut self, index: u32) -> MessageRef {
         let slot = &mut self.slots[index as usize];
         slot.shares = 1;
         self.stats.live += 1;
@@ -344,7 +369,7 @@ mod tests {
         assert_eq!(pool.get(&again).payload(), b"two");
         assert_eq!(
             pool.stats(),
-            PoolStats { live: 1, live_bytes: 4, slots: 1, reused: 1, grown: 1 }
+            PoolStats { live: 1, live_bytes: 4, logged_bytes: 0, slots: 1, reused: 1, grown: 1 }
         );
         pool.release(again);
         assert_eq!(pool.stats().live_bytes, 0);

@@ -34,6 +34,10 @@ pub struct InFlight {
     pub sent: bool,
     /// Counts against the client's receive maximum on the present connection.
     pub counted: bool,
+    /// Its next packet, PUBLISH or PUBREL, has never been sent: it is no repetition.
+    pub fresh: bool,
+    /// Its next packet is not sent before the log has its packet identifier or its stage.
+    pub held: bool,
 }
 
 /// Deliveries in flight, in the order of their first sending.
@@ -104,14 +108,57 @@ impl Window {
     /// [`Self::next_id`] gave.
     #[inline]
     pub fn push(&mut self, packet_id: PacketId, entry: Entry, pool: &MessagePool) {
+        self.note_order(packet_id);
+        self.bytes += entry.len(pool);
+        self.counted += 1;
+        let stage = Stage::Publish(entry);
+        let (fresh, held) = (false, false);
+        self.slots.push_back(InFlight { packet_id, stage, sent: true, counted: true, fresh, held });
+    }
+
+    /// Identifiers are in the order of the slots, unless one was skipped.
+    #[inline]
+    fn note_order(&mut self, packet_id: PacketId) {
         if let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) {
             let from_front = |id: PacketId| id.get().wrapping_sub(front.packet_id.get());
             self.unordered |= from_front(packet_id) <= from_front(back.packet_id);
         }
-        self.bytes += entry.len(pool);
-        self.counted += 1;
-        let stage = Stage::Publish(entry);
-        self.slots.push_back(InFlight { packet_id, stage, sent: true, counted: true });
+    }
+
+    /// Puts a delivery in flight whose PUBLISH is to be sent when [`Self::unhold`] says so.
+    pub fn push_held(&mut self, packet_id: PacketId, entry: Entry, pool: &MessagePool) {
+        self.push(packet_id, entry, pool);
+        if let Some(slot) = self.slots.back_mut() {
+            (slot.sent, slot.fresh, slot.held) = (false, true, true);
+        }
+        self.resend_at = self.resend_at.min(self.slots.len() - 1);
+    }
+
+    /// Puts a delivery in flight that an earlier run of the broker had, behind all others; `None`
+    /// for one that is as far as PUBREL. It is to be sent again.
+    pub fn restore(&mut self, packet_id: PacketId, entry: Option<Entry>, pool: &MessagePool) {
+        match entry {
+            Some(entry) => self.push(packet_id, entry, pool),
+            None => {
+                self.note_order(packet_id);
+                self.counted += 1;
+                let stage = Stage::Release;
+                let (sent, counted, fresh, held) = (true, true, false, false);
+                self.slots.push_back(InFlight { packet_id, stage, sent, counted, fresh, held });
+            }
+        }
+        self.last_id = packet_id.get();
+        self.restart();
+    }
+
+    /// The log has what the delivery under `id` waited for: it can be sent.
+    pub fn unhold(&mut self, id: PacketId) {
+        if let Some(at) = self.find(id) {
+            self.slots[at].held = false;
+            if !self.slots[at].sent {
+                self.resend_at = self.resend_at.min(at);
+            }
+        }
     }
 
     #[inline]
@@ -151,8 +198,23 @@ impl Window {
     /// release; `None` inside when it had come before.
     pub fn release(&mut self, id: PacketId, pool: &MessagePool) -> Option<Option<Entry>> {
         let at = self.find(id)?;
+        self.slots[at].fresh = false;
         let stage = std::mem::replace(&mut self.slots[at].stage, Stage::Release);
         Some(self.take_entry(stage, pool))
+    }
+
+    /// Whether the next packet for `id` waits for [`Self::unhold`].
+    #[must_use]
+    pub fn is_held(&self, id: PacketId) -> bool {
+        self.find(id).is_some_and(|at| self.slots[at].held)
+    }
+
+    /// PUBREL for `id` is not to be sent before [`Self::unhold`].
+    pub fn hold_release(&mut self, id: PacketId) {
+        if let Some(at) = self.find(id) {
+            (self.slots[at].sent, self.slots[at].held) = (false, true);
+            self.resend_at = self.resend_at.min(at);
+        }
     }
 
     fn take_entry(&mut self, stage: Stage, pool: &MessagePool) -> Option<Entry> {
@@ -197,13 +259,15 @@ impl Window {
     pub fn next_unsent(&self, releases_only: bool) -> Option<(usize, &InFlight)> {
         let rest = self.slots.range(self.resend_at.min(self.slots.len())..).enumerate();
         let mut rest = rest.map(|(behind, slot)| (self.resend_at + behind, slot));
-        rest.find(|(_, slot)| !slot.sent && (!releases_only || slot.stage == Stage::Release))
+        rest.find(|(_, slot)| {
+            !slot.sent && !slot.held && (!releases_only || slot.stage == Stage::Release)
+        })
     }
 
     /// The delivery [`Self::next_unsent`] found has been sent.
     pub fn mark_sent(&mut self, at: usize) {
         let slot = &mut self.slots[at];
-        slot.sent = true;
+        (slot.sent, slot.fresh) = (true, false);
         if at == self.resend_at {
             self.resend_at += 1;
         }
