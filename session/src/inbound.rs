@@ -8,7 +8,8 @@ use dunlin_queue::{DropReason, MessageFields, MessageRef, Stage};
 
 use crate::link::Link;
 use crate::session::State;
-use crate::{Context, Limits, Session};
+use crate::session::note_done;
+use crate::{Change, Context, Limits, Session};
 
 /// What the owner of the session has to do about a packet.
 #[derive(Debug)]
@@ -22,6 +23,17 @@ pub enum Action<'a> {
         message: MessageRef,
         /// What to acknowledge; `None` at QoS 0.
         packet_id: Option<PacketId>,
+    },
+    /// A QoS 2 PUBLISH came again. It may not be safe yet, so its PUBREC goes out behind what has
+    /// still to be written down: [`Session::acknowledge`].
+    Repeated {
+        /// What to acknowledge.
+        packet_id: PacketId,
+    },
+    /// PUBCOMP for this may go out when [`Change::Freed`] is written down: [`Session::pubcomp`].
+    Complete {
+        /// What to acknowledge.
+        packet_id: PacketId,
     },
     /// Change the subscriptions, then [`Session::suback`].
     Subscribe(Subscribe<'a>),
@@ -100,6 +112,9 @@ impl Session {
         let topic = resolve_topic(publish, link, cx.limits)?;
         if let Some(id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) {
             if self.received.contains(id) {
+                if self.is_durable {
+                    return Ok(Action::Repeated { packet_id: id });
+                }
                 let pubrec = Ack::new(AckKind::PubRec, id);
                 let _ = self.send(&Packet::Ack(pubrec), out);
                 return Ok(Action::None);
@@ -121,6 +136,9 @@ impl Session {
             publisher,
         };
         let message = cx.pool.insert(&fields, cx.now);
+        if let Some(id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) {
+            self.received.insert(id);
+        }
         Ok(Action::Publish { message, packet_id: publish.packet_id })
     }
 
@@ -133,8 +151,12 @@ impl Session {
     ) -> Result<Action<'static>, PacketError> {
         let id = ack.packet_id;
         if ack.kind == AckKind::PubRel {
-            let known = self.received.remove(id);
-            self.answer(AckKind::PubComp, id, known, out);
+            let removed = self.received.remove(id);
+            if removed == Some(true) {
+                cx.changes.push(Change::Freed { packet_id: id });
+                return Ok(Action::Complete { packet_id: id });
+            }
+            self.answer(AckKind::PubComp, id, removed.is_some(), out);
             return Ok(Action::None);
         }
         let qos = match self.window.stage(id) {
@@ -161,8 +183,15 @@ impl Session {
             _ => self.window.finish(id, cx.pool),
         };
         let Some(entry) = finished else { return Ok(Action::None) };
-        if let Some(entry) = entry {
-            entry.release(cx.pool);
+        match entry {
+            Some(entry) => {
+                if self.is_durable {
+                    note_done(&entry, cx.pool, cx.changes);
+                }
+                entry.release(cx.pool);
+            }
+            None if self.is_durable => cx.changes.push(Change::Completed { packet_id: id }),
+            None => {}
         }
         // PUBCOMP 0x92 comes for a message that was delivered.
         let is_refusal = ack.code.is_error() && ack.kind != AckKind::PubComp;
@@ -175,9 +204,24 @@ impl Session {
         let released = self.window.release(id, cx.pool);
         let known = released.is_some();
         if let Some(Some(entry)) = released {
+            let message_id = cx.pool.get(&entry.message).id;
             entry.release(cx.pool);
+            if self.is_durable && message_id != 0 {
+                cx.changes.push(Change::Released { packet_id: id, id: message_id });
+                return self.window.hold_release(id);
+            }
+        }
+        if self.window.is_held(id) {
+            // PUBREC came twice; the answer to the first is still being written down.
+            return;
         }
         self.answer(AckKind::PubRel, id, known, out);
+    }
+
+    /// Appends PUBCOMP for a publication of the client that was released, and that the log knows to
+    /// be over.
+    pub fn pubcomp(&self, id: PacketId, out: &mut Vec<u8>) {
+        self.answer(AckKind::PubComp, id, true, out);
     }
 
     /// The next step of a QoS 2 handshake, with 0x92 when we know nothing of it.

@@ -18,6 +18,9 @@
 //! [`Session::enqueue`]; then [`Session::poll_publish`] until it is idle. `detach` ends the
 //! connection. At [`Session::deadline`], [`Session::on_timer`].
 //!
+//! A session that is [`durable`](Session::set_durable) says in [`Context::changes`] what of its
+//! state has to be written down, and holds back what must not be sent before it is: see [`Change`].
+//!
 //! Everything to be sent is appended to a buffer the caller owns. A [`PacketError`] means: answer
 //! with [`Session::disconnect`] and close.
 //!
@@ -25,6 +28,7 @@
 
 mod alias;
 mod alike;
+mod changes;
 mod grant;
 mod inbound;
 mod limits;
@@ -33,13 +37,16 @@ mod offer;
 mod outbound;
 mod received;
 mod session;
+mod stored;
 mod will;
 
 pub use alike::Alike;
+pub use changes::Change;
 pub use grant::grant;
 pub use inbound::{Action, Refused};
 pub use limits::Limits;
 pub use offer::{Offer, Refusal, SYS_PREFIX};
 pub use outbound::Polled;
 pub use session::{Context, Departure, Due, Session};
+pub use stored::StoredState;
 pub use will::Will;

@@ -2,12 +2,12 @@
 //! aliases are those of the moment of sending.
 
 use dunlin_packets::{Ack, AckKind, Delivery, Packet, PacketId, QoS};
-use dunlin_queue::{DropReason, Entry, MessagePool, MessageRef, Stage};
+use dunlin_queue::{DropReason, Entry, InFlight, MessagePool, MessageRef, Stage};
 
 use crate::alias::Alias;
 use crate::link::Link;
-use crate::session::State;
-use crate::{Context, Session};
+use crate::session::{State, note_done};
+use crate::{Change, Context, Session};
 
 /// Payloads above this many bytes are not copied into the buffer but handed out, for a vectored
 /// write.
@@ -24,6 +24,13 @@ pub enum Polled {
     /// A packet was appended but for its payload, which is that of this message and has to follow
     /// at once. The share is the caller's.
     SentHead(MessageRef),
+    /// A QoS 2 message was put in flight under an identifier that has to be written down before the
+    /// packet is sent: [`Session::unhold`].
+    Held(PacketId),
+    /// The next message, with this number, is on its way to the log and not sent before.
+    Waiting(u64),
+    /// The next message is not in memory: load it, and ask again.
+    Absent,
     /// A message could not be delivered. The entry is the caller's, to be released or given to
     /// another member of its share group.
     Undeliverable(Entry, DropReason),
@@ -49,11 +56,13 @@ impl Session {
     fn poll_resend(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<Polled> {
         let State::Online(link) = &mut self.state else { return None };
         let is_full = self.window.counted() >= usize::from(link.receive_maximum);
+        let must_wait =
+            |slot: &InFlight| is_full && !slot.counted && matches!(slot.stage, Stage::Publish(_));
         let Some((mut at, mut slot)) = self.window.next_unsent(false) else {
             link.resends = false;
             return None;
         };
-        if is_full && matches!(slot.stage, Stage::Publish(_)) {
+        if must_wait(slot) {
             // PUBREL does not wait for the quota [MQTT-4.9.0-3].
             match self.window.next_unsent(true) {
                 Some(release) => (at, slot) = release,
@@ -62,7 +71,13 @@ impl Session {
         }
         let id = slot.packet_id;
         let copied = match &slot.stage {
-            Stage::Publish(entry) => encode(link, entry, Some(id), true, cx, out),
+            Stage::Publish(entry)
+                if cx.pool.get(&entry.message).is_absent() && !cx.pool.is_lost(&entry.message) =>
+            {
+                return Some(Polled::Absent);
+            }
+            Stage::Publish(entry) if cx.pool.is_lost(&entry.message) => None,
+            Stage::Publish(entry) => encode(link, entry, Some(id), !slot.fresh, cx, out),
             Stage::Release | Stage::Done => {
                 link.send(&Packet::Ack(Ack::new(AckKind::PubRel, id)), out);
                 Some(true)
@@ -79,6 +94,9 @@ impl Session {
         // This connection takes only smaller packets: counts as delivered [MQTT-3.1.2-25].
         match self.window.finish(id, cx.pool) {
             Some(Some(mut entry)) => {
+                if self.is_durable {
+                    note_done(&entry, cx.pool, cx.changes);
+                }
                 if entry.qos == QoS::ExactlyOnce {
                     // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
                     entry.group = 0;
@@ -96,9 +114,22 @@ impl Session {
         if qos != QoS::AtMostOnce && !self.window_has_room(cx) {
             return Polled::Idle;
         }
+        let is_recorded = self.is_durable && qos != QoS::AtMostOnce;
+        if is_recorded && cx.pool.is_held(&entry.message) {
+            // Nobody gets what a crash could take back.
+            return Polled::Waiting(cx.pool.get(&entry.message).id);
+        }
         let State::Online(link) = &mut self.state else { return Polled::Idle };
-        if cx.pool.get(&entry.message).is_expired(cx.now) {
+        let message = cx.pool.get(&entry.message);
+        if message.is_expired(cx.now) {
             return self.give_up(DropReason::Expired, cx);
+        }
+        let id = message.id;
+        if message.is_absent() {
+            if cx.pool.is_lost(&entry.message) {
+                return self.give_up(DropReason::Unreadable, cx);
+            }
+            return Polled::Absent;
         }
         let packet_id = match qos {
             QoS::AtMostOnce => None,
@@ -107,6 +138,14 @@ impl Session {
                 None => return Polled::Idle,
             },
         };
+        if let Some(packet_id) = packet_id.filter(|_| is_recorded && id != 0) {
+            cx.changes.push(Change::Sent { packet_id, id });
+            if qos == QoS::ExactlyOnce {
+                let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
+                self.window.push_held(packet_id, entry, cx.pool);
+                return Polled::Held(packet_id);
+            }
+        }
         let Some(copied) = encode(link, entry, packet_id, false, cx, out) else {
             if let Some(id) = packet_id {
                 self.window.return_id(id);
@@ -132,8 +171,22 @@ impl Session {
     #[cold]
     fn give_up(&mut self, reason: DropReason, cx: &mut Context<'_>) -> Polled {
         match self.queue.pop(cx.pool) {
-            Some(entry) => Polled::Undeliverable(entry, reason),
+            Some(entry) => {
+                if self.is_durable {
+                    note_done(&entry, cx.pool, cx.changes);
+                }
+                Polled::Undeliverable(entry, reason)
+            }
             None => Polled::Idle,
+        }
+    }
+
+    /// The log has the packet identifier of a message in flight, or that it was released: the
+    /// packet that waited for it can be polled.
+    pub fn unhold(&mut self, id: PacketId) {
+        self.window.unhold(id);
+        if let State::Online(link) = &mut self.state {
+            link.resends = true;
         }
     }
 }

@@ -6,10 +6,19 @@ use dunlin_packets::PacketId;
 /// \[MQTT-4.3.3-10\]. Part of the session's state, so it outlives the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// By identifier; whether it came on the present connection.
-    ids: Vec<(PacketId, bool)>,
-    /// How many did.
+    /// By identifier.
+    ids: Vec<Publication>,
+    /// How many came on the present connection.
     fresh: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Publication {
+    packet_id: PacketId,
+    /// It came on the present connection.
+    is_fresh: bool,
+    /// The log has it: its end has to be written down too.
+    is_recorded: bool,
 }
 
 impl Received {
@@ -25,23 +34,36 @@ impl Received {
 
     pub(crate) fn insert(&mut self, id: PacketId) {
         if let Err(at) = self.position(id) {
-            self.ids.insert(at, (id, true));
+            self.ids.insert(at, Publication { packet_id: id, is_fresh: true, is_recorded: false });
             self.fresh += 1;
         }
     }
 
-    /// PUBREL came. `false` if there was no such publication.
-    pub(crate) fn remove(&mut self, id: PacketId) -> bool {
+    /// The log has the publication. `false` if it is over already.
+    pub(crate) fn set_recorded(&mut self, id: PacketId) -> bool {
         let Ok(at) = self.position(id) else { return false };
-        let (_, is_fresh) = self.ids.remove(at);
-        self.fresh -= usize::from(is_fresh);
+        self.ids[at].is_recorded = true;
         true
+    }
+
+    /// Identifiers that the log has.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = PacketId> {
+        let recorded = self.ids.iter().filter(|publication| publication.is_recorded);
+        recorded.map(|publication| publication.packet_id)
+    }
+
+    /// PUBREL came. Says whether the log had it; `None` if there was no such publication.
+    pub(crate) fn remove(&mut self, id: PacketId) -> Option<bool> {
+        let at = self.position(id).ok()?;
+        let publication = self.ids.remove(at);
+        self.fresh -= usize::from(publication.is_fresh);
+        Some(publication.is_recorded)
     }
 
     /// A new connection begins.
     pub(crate) fn restart(&mut self) {
-        for (_, is_fresh) in &mut self.ids {
-            *is_fresh = false;
+        for publication in &mut self.ids {
+            publication.is_fresh = false;
         }
         self.fresh = 0;
     }
@@ -53,6 +75,6 @@ impl Received {
     }
 
     fn position(&self, id: PacketId) -> Result<usize, usize> {
-        self.ids.binary_search_by_key(&id, |(id, _)| *id)
+        self.ids.binary_search_by_key(&id, |publication| publication.packet_id)
     }
 }

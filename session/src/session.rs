@@ -8,7 +8,7 @@ use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, T
 
 use crate::link::Link;
 use crate::received::Received;
-use crate::{Limits, Offer, Will};
+use crate::{Change, Limits, Offer, Will};
 
 /// What a session works with and does not own.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub limits: &'a Limits,
     /// The worker's messages.
     pub pool: &'a mut MessagePool,
+    /// What durable sessions have to have written down.
+    pub changes: &'a mut Vec<Change>,
     /// The time of this turn.
     pub now: Time,
 }
@@ -69,6 +71,8 @@ pub struct Session {
     pub(crate) expiry_s: u32,
     /// The client asked for no expiry at CONNECT, so it cannot ask for one at DISCONNECT.
     pub(crate) wants_no_expiry: bool,
+    /// It outlives a crash of the broker.
+    pub(crate) is_durable: bool,
 }
 
 impl Session {
@@ -84,6 +88,7 @@ impl Session {
             will: None,
             expiry_s: 0,
             wants_no_expiry: false,
+            is_durable: false,
         }
     }
 
@@ -223,6 +228,7 @@ impl Session {
     }
 
     /// Puts a message into the queue, within `limits`. `dropped` gets what was not kept, and why.
+    /// Says whether the message is in the queue.
     #[inline]
     pub fn enqueue(
         &mut self,
@@ -230,13 +236,20 @@ impl Session {
         limits: &QueueLimits,
         cx: &mut Context<'_>,
         mut dropped: impl FnMut(DropReason),
-    ) {
+    ) -> bool {
         let keeps_qos0 = cx.limits.queue_qos0_offline || self.is_online();
         if entry.qos == QoS::AtMostOnce && !keeps_qos0 {
             entry.release(cx.pool);
-            return dropped(DropReason::OfflineQos0);
+            dropped(DropReason::OfflineQos0);
+            return false;
         }
-        self.queue.push(entry, limits, cx.pool, dropped);
+        let (is_durable, changes) = (self.is_durable, &mut *cx.changes);
+        self.queue.push(entry, limits, cx.pool, |reason, entry, pool| {
+            if reason == DropReason::QueueFullOldest && is_durable {
+                note_done(entry, pool, changes);
+            }
+            dropped(reason);
+        })
     }
 
     /// Puts several messages into the queue of a session that is online, of `bytes` bytes together
@@ -297,8 +310,8 @@ impl Session {
                 // After a refusal the identifier begins a new message [MQTT-4.3.3-9]; before 5.0
                 // the client cannot see one and will send PUBREL.
                 let refused = code.is_error() && self.version() == Some(Version::V5);
-                if !refused {
-                    self.received.insert(id);
+                if refused {
+                    self.received.remove(id);
                 }
                 AckKind::PubRec
             }
@@ -343,5 +356,14 @@ impl Session {
     /// client has taken a CONNACK.
     pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         self.link().is_none_or(|link| link.send(packet, out))
+    }
+}
+
+/// The session has no more to do with a message that it would have got after a crash.
+#[inline]
+pub(crate) fn note_done(entry: &Entry, pool: &MessagePool, changes: &mut Vec<Change>) {
+    let id = pool.get(&entry.message).id;
+    if id != 0 && entry.qos != QoS::AtMostOnce {
+        changes.push(Change::Done { id });
     }
 }

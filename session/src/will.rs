@@ -6,11 +6,11 @@ use dunlin_queue::MessageFields;
 /// A will, kept with its session \[MQTT-3.1.2-7\].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Will {
-    topic: Box<str>,
-    payload: Box<[u8]>,
-    properties: Box<[u8]>,
-    qos: QoS,
-    retain: bool,
+    pub(crate) topic: Box<str>,
+    pub(crate) payload: Box<[u8]>,
+    pub(crate) properties: Box<[u8]>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
     /// Seconds between the end of the connection and the publication.
     pub delay_s: u32,
 }

@@ -123,7 +123,12 @@ impl Model {
         let offer = Offer::new(&connect, &self.limits, String::new).expect("acceptable");
         let Self { session, pool, limits, now, .. } = self;
         let mut out = Vec::new();
-        session.attach(offer, resumed, &Context { limits, pool, now: *now }, &mut out);
+        session.attach(
+            offer,
+            resumed,
+            &Context { limits, pool, changes: &mut Vec::new(), now: *now },
+            &mut out,
+        );
     }
 
     fn apply(&mut self, operation: &Operation) {
@@ -161,7 +166,7 @@ impl Model {
         let Self { session, pool, limits, now, .. } = self;
         let message = pool.insert(&fields, *now);
         let entry = Entry { message, identifiers: Identifiers::NONE, group: 0, qos, retain: false };
-        let mut cx = Context { limits, pool, now: *now };
+        let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
         let queue = limits.queue;
         session.enqueue(entry, &queue, &mut cx, |reason| panic!("nothing is dropped: {reason:?}"));
     }
@@ -170,7 +175,7 @@ impl Model {
         let mut out = Vec::new();
         for _ in 0..packets {
             let Self { session, pool, limits, now, .. } = self;
-            let mut cx = Context { limits, pool, now: *now };
+            let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
             match session.poll_publish(&mut cx, &mut out) {
                 Polled::Sent => {}
                 Polled::Idle => break,
@@ -182,7 +187,7 @@ impl Model {
 
     fn poll_alike(&mut self) {
         let Self { session, pool, limits, now, alike, .. } = self;
-        let mut cx = Context { limits, pool, now: *now };
+        let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
         if !session.may_be_alike() {
             return;
         }
@@ -271,7 +276,7 @@ impl Model {
     fn packet(&mut self, packet: &Packet<'_>) -> Vec<u8> {
         let Self { session, pool, limits, now, .. } = self;
         let mut out = Vec::new();
-        let mut cx = Context { limits, pool, now: *now };
+        let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
         let action = session.on_packet(packet, 0, &mut cx, &mut out).expect("allowed");
         if let Action::Publish { message, packet_id } = action {
             let qos = pool.get(&message).qos;
