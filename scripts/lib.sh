@@ -30,7 +30,7 @@ await_port() {
 
 start_dunlin() {
     port=$(free_port)
-    target/release/dunlin --listen "127.0.0.1:$port" "$@" >"$work/log" 2>&1 &
+    target/release/dunlin --data-dir "" --listen "127.0.0.1:$port" "$@" >"$work/log" 2>&1 &
     pid=$!
     await_port || { echo "dunlin did not start:" >&2 && tail -5 "$work/log" >&2 && return 1; }
 }

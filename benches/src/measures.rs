@@ -73,7 +73,7 @@ fn queue() -> f64 {
         let message = pool.insert(&fields, Time::default());
         let identifiers = Identifiers::NONE;
         let entry = Entry { message, identifiers, group: 0, qos: QoS::AtLeastOnce, retain: false };
-        queue.push(entry, &limits, &mut pool, |_| ());
+        queue.push(entry, &limits, &mut pool, |_, _, _| ());
         if let Some(entry) = queue.pop(&pool) {
             entry.release(&mut pool);
         }

@@ -132,7 +132,7 @@ impl Rig {
     pub fn new(settings: Settings) -> Self {
         let settings = Settings { sys_interval_ms: 0, ..settings };
         let now = Time::from_millis(1_000_000_000_000);
-        let shared = Arc::new(Shared::new(settings, 1, 1, now));
+        let shared = Arc::new(Shared::new(settings, 1, 1, now, [1, 2, 3, 4]));
         let ends = Ends::default();
         let transport = Memory { ends: Rc::clone(&ends) };
         let inbox: Inbox<Mail<u32>> = Inbox::new(1, Box::new(|| ()));

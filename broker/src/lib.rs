@@ -14,4 +14,5 @@ pub mod clock;
 pub mod config;
 pub mod net;
 pub mod serve;
+pub mod store;
 pub mod worker;

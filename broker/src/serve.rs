@@ -2,19 +2,24 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use dunlin_queue::mailbox::{Inbox, Outbox};
+use dunlin_storage::{Damage, DiskBackend, Log, LogOptions};
 use mio::net::TcpStream;
 
 use crate::clock::Clock;
 use crate::config::{Config, ListenerConfig};
 use crate::net::{Bound, EventLoop, TcpTransport, bind};
+use crate::store::{Image, RunningStore, StoreThreads, WriterOptions};
 use crate::worker::{Mail, Shared, StatsTotal, Worker};
 
 type TcpMail = Mail<TcpStream>;
 
+/// Where the log is in the data directory.
+pub const LOG_DIRECTORY: &str = "log";
 /// Credit of the control thread, which mails little.
 const CONTROL_CREDIT_BYTES: usize = 1 << 20;
 
@@ -23,6 +28,7 @@ pub struct Broker {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     to_workers: Vec<Outbox<TcpMail>>,
+    store: Option<RunningStore>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -40,14 +46,18 @@ impl Broker {
         }
         let addresses = bound.iter().map(|(_, bound)| bound.address).collect();
         let started = clock.now();
-        let shared = Arc::new(Shared::new(config.settings.clone(), workers, bound.len(), started));
+        let opened = if config.keeps() { Some(open_store(config, workers)?) } else { None };
+        let kept_keys = opened.as_ref().and_then(|(_, image)| image.keys);
+        let keys = kept_keys.unwrap_or_else(Shared::random_keys);
+        let settings = config.settings.clone();
+        let shared = Arc::new(Shared::new(settings, workers, bound.len(), started, keys));
         let loops = (0..workers)
             .map(|_| EventLoop::new(Arc::clone(&shared), clock))
             .collect::<io::Result<Vec<_>>>()?;
         let inboxes = loops
             .iter()
-            // The control thread sends as well.
-            .map(|event_loop| Ok(Inbox::new(workers + 1, event_loop.waker()?)))
+            // The control thread sends as well, and the two of the store.
+            .map(|event_loop| Ok(Inbox::new(workers + 3, event_loop.waker()?)))
             .collect::<io::Result<Vec<Inbox<TcpMail>>>>()?;
         let outbox_to =
             |from: usize, inbox: &Inbox<TcpMail>| Worker::<TcpTransport>::outbox(from, inbox);
@@ -61,6 +71,18 @@ impl Broker {
             .iter()
             .map(|inbox| Outbox::new(workers, inbox.address(), CONTROL_CREDIT_BYTES))
             .collect();
+        let mut shares = (0..workers).map(|_| None).collect::<Vec<_>>();
+        let mut store = None;
+        if let Some((threads, image)) = opened {
+            if kept_keys.is_none() {
+                threads.port().submit_keys(keys);
+            }
+            let split = image.split(workers, |name| shared.worker_of(name, workers));
+            for (place, share) in shares.iter_mut().zip(split) {
+                *place = Some((Arc::clone(threads.port()), threads.requests(), share));
+            }
+            store = Some(threads.start(&inboxes, workers + 1, clock)?);
+        }
         let mut threads = Vec::new();
         let parts = loops.into_iter().zip(inboxes).zip(outboxes).enumerate();
         for (index, ((mut event_loop, inbox), outboxes)) in parts {
@@ -70,13 +92,18 @@ impl Broker {
             }
             let transport = event_loop.transport()?;
             let shared = Arc::clone(&shared);
+            let share = shares[index].take();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let mut worker = Worker::new(index, shared, transport, inbox, outboxes, started);
+                if let Some((port, requests, share)) = share {
+                    worker.use_log(port, requests);
+                    worker.restore(share);
+                }
                 event_loop.run(&mut worker)
             })?);
         }
-        Ok(Self { shared, addresses, to_workers, threads })
+        Ok(Self { shared, addresses, to_workers, store, threads })
     }
 
     /// Where it listens, with the ports the system chose.
@@ -110,8 +137,45 @@ impl Broker {
         for thread in self.threads {
             thread.join().map_err(|_| io::Error::other("a worker has panicked"))??;
         }
-        Ok(())
+        self.store.map_or(Ok(()), RunningStore::finish)
     }
+}
+
+/// Opens the log and reads all of it.
+fn open_store(config: &Config, workers: usize) -> io::Result<(StoreThreads, Image)> {
+    let directory = Path::new(&config.data_dir).join(LOG_DIRECTORY);
+    let failed = |problem: &dyn std::fmt::Display| {
+        io::Error::other(format!("{}: {problem}", directory.display()))
+    };
+    let backend = || DiskBackend::open(&directory).map_err(|error| failed(&error));
+    let options = LogOptions { segment_bytes: config.storage.segment_bytes, bytes_max: 0 };
+    let damage = if config.storage.skip_damage { Damage::Skip } else { Damage::Refuse };
+    std::fs::create_dir_all(&directory)?;
+    let (log, opened) = Log::open(backend()?, options, damage).map_err(|error| failed(&error))?;
+    for missing in &opened.missing {
+        tracing::error!(%missing, "a part of what was kept is damaged, and left out");
+    }
+    if opened.torn_bytes > 0 {
+        tracing::warn!(bytes = opened.torn_bytes, "what was being written at the crash is cut off");
+    }
+    let image = Image::read(&log).map_err(|error| failed(&error))?;
+    tracing::info!(
+        sessions = image.sessions.len(),
+        messages = image.messages.len(),
+        retained = image.retained.len(),
+        records = image.records,
+        bytes = log.bytes(),
+        "recovered"
+    );
+    let writer = WriterOptions {
+        interval_ms: config.settings.durability.interval_ms,
+        bytes_max: config.storage.bytes_max,
+        free_min: config.storage.free_min,
+        clean_min: config.storage.clean_min,
+    };
+    let numbers = image.numbers;
+    let threads = StoreThreads::new(log, backend()?, workers, numbers, writer, directory.clone());
+    Ok((threads, image))
 }
 
 /// `None` for a default address that the machine does not have.

@@ -36,6 +36,10 @@ impl Running {
     #[must_use]
     pub fn start(args: &[&str]) -> Self {
         let mut all = vec!["--listen", "127.0.0.1:0"];
+        if !args.contains(&"--data-dir") {
+            // Everything in memory.
+            all.extend(["--data-dir", ""]);
+        }
         all.extend(args);
         Self::start_with(&all)
     }

@@ -116,7 +116,7 @@ impl Sim {
     pub fn new(count: usize, settings: Settings) -> Self {
         let settings = Settings { sys_interval_ms: 0, ..settings };
         let now = Time::from_millis(1_000_000_000_000);
-        let shared = Arc::new(Shared::new(settings, count, 1, now));
+        let shared = Arc::new(Shared::new(settings, count, 1, now, Shared::random_keys()));
         let woken: Vec<_> = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
         let inboxes: Vec<Inbox<Mail<SimLink>>> = woken
             .iter()

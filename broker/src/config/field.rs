@@ -4,7 +4,9 @@ use dunlin_packets::QoS;
 use dunlin_queue::OverflowPolicy;
 use dunlin_router::Strategy;
 
-use crate::worker::OverlapPolicy;
+use dunlin_packets::is_valid_filter;
+
+use crate::worker::{Level, OverlapPolicy};
 
 /// A value as somebody wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +148,48 @@ impl Named for OverflowPolicy {
 impl Named for OverlapPolicy {
     const NAMES: &'static [(&'static str, Self)] =
         &[("merge", Self::Merge), ("separate", Self::Separate)];
+}
+
+impl Named for Level {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("fsync", Self::Fsync), ("interval", Self::Interval), ("memory", Self::Memory)];
+}
+
+/// Levels by filter: `filter=level`.
+impl Field for Vec<(String, Level)> {
+    fn set(&mut self, value: &Raw) -> Result<(), String> {
+        let texts: Vec<&str> = match value {
+            Raw::List(list) => list
+                .iter()
+                .map(|item| match item {
+                    Raw::Text(text) => Ok(text.as_str()),
+                    _ => Err(wrong(item, "a text")),
+                })
+                .collect::<Result<_, _>>()?,
+            Raw::Text(text) => text.split(',').map(str::trim).collect(),
+            _ => return Err(wrong(value, "a list of texts such as \"telemetry/#=memory\"")),
+        };
+        self.clear();
+        for text in texts.into_iter().filter(|text| !text.is_empty()) {
+            let (filter, name) =
+                text.rsplit_once('=').ok_or_else(|| format!("\"{text}\" is not filter=level"))?;
+            if !is_valid_filter(filter) {
+                return Err(format!("\"{filter}\" is not a topic filter"));
+            }
+            let mut level = Level::default();
+            level.set(&Raw::Text(name.into()))?;
+            self.push((filter.into(), level));
+        }
+        Ok(())
+    }
+
+    fn render(&self) -> String {
+        let texts = self.iter().map(|(filter, level)| {
+            let level = level.render();
+            format!("\"{filter}={}\"", level.trim_matches('"'))
+        });
+        format!("[{}]", texts.collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl Named for Strategy {

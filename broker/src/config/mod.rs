@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::worker::Settings;
+use crate::worker::{Level, Settings};
 
 pub use file::default_file;
 
@@ -44,6 +44,33 @@ pub struct LogConfig {
     pub format: String,
 }
 
+/// What is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// Bytes in all above which no new message is kept; 0 for no limit.
+    pub bytes_max: u64,
+    /// Free bytes of the device below which no new message is kept.
+    pub free_min: u64,
+    /// Bytes in all below which the space of what is done with is not given back.
+    pub clean_min: u64,
+    /// Bytes of a segment file.
+    pub segment_bytes: u64,
+    /// Start although a part of what was kept is damaged.
+    pub skip_damage: bool,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            bytes_max: 0,
+            free_min: 256 << 20,
+            clean_min: 256 << 20,
+            segment_bytes: 64 << 20,
+            skip_damage: false,
+        }
+    }
+}
+
 /// All options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -51,10 +78,12 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Worker threads; 0 for one per core.
     pub workers: usize,
-    /// Where the broker keeps its files; empty for nowhere.
+    /// Where the broker keeps its files; empty for nowhere: then everything is in memory.
     pub data_dir: String,
     /// Whether clients need not authenticate; decided by the listeners when nobody said.
     pub allow_anonymous: Option<bool>,
+    /// Limits of what is kept there.
+    pub storage: StorageConfig,
     /// The log.
     pub log: LogConfig,
     /// What the workers go by.
@@ -72,7 +101,8 @@ impl Default for Config {
         Self {
             listeners,
             workers: 0,
-            data_dir: String::new(),
+            data_dir: "dunlin-data".into(),
+            storage: StorageConfig::default(),
             allow_anonymous: None,
             log: LogConfig { level: "warn".into(), format: "text".into() },
             settings: Settings::default(),
@@ -182,6 +212,12 @@ impl Config {
         }
         self.settings.allow_anonymous = self.allow_anonymous.unwrap_or(true);
         Ok(())
+    }
+
+    /// Whether anything is kept on disk.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        !self.data_dir.is_empty() && self.settings.durability.strictest() != Level::Memory
     }
 
     /// How many workers that makes on this machine.

@@ -68,8 +68,8 @@ pub(super) const TABLE: &[Spec] = &[
         .within(0..=WORKERS_MAX as i64),
     option(
         "data_dir",
-        "Directory for the broker's files, locked while it runs. Empty: none. Nothing but the\n\
-         lock is kept there yet.",
+        "Directory for what has to outlive a crash: sessions, their messages, retained ones.\n\
+         Locked while the broker runs. Empty: everything is in memory.",
         |c| &mut c.data_dir,
     ),
     option(
@@ -205,6 +205,58 @@ pub(super) const TABLE: &[Spec] = &[
         |c| &mut c.settings.backpressure_ms,
     )
     .within(0..=3_600_000),
+    option(
+        "durability.level",
+        "When a publication is acknowledged that a session must get that outlives its connection:\n\
+         fsync: when it is synced to disk; interval: when it is written, to be synced within\n\
+         interval_ms; memory: at once, and a crash loses it.",
+        |c| &mut c.settings.durability.level,
+    ),
+    option(
+        "durability.topics",
+        "Other levels for some topics, the first that matches: [\"telemetry/#=memory\"].",
+        |c| &mut c.settings.durability.topics,
+    ),
+    option(
+        "durability.interval_ms",
+        "What nobody waits for, and all of level interval, is synced within this time.",
+        |c| &mut c.settings.durability.interval_ms,
+    )
+    .within(1..=60_000),
+    option(
+        "durability.memory_per_worker",
+        "Bytes of messages in a worker's memory above which those that are on disk stay there\n\
+         until their session comes for them.",
+        |c| &mut c.settings.durability.memory_bytes,
+    )
+    .within(0..=BYTES_MAX),
+    option(
+        "storage.max_bytes",
+        "Bytes on disk above which no new message is kept, and publishers are told so; 0: any.",
+        |c| &mut c.storage.bytes_max,
+    )
+    .within(0..=BYTES_MAX),
+    option(
+        "storage.min_free_bytes",
+        "Free bytes of the device below which no new message is kept.",
+        |c| &mut c.storage.free_min,
+    )
+    .within(0..=BYTES_MAX),
+    option(
+        "storage.clean_above_bytes",
+        "Bytes on disk above which the space of what is done with is given back, once it is more\n\
+         than half.",
+        |c| &mut c.storage.clean_min,
+    )
+    .within(0..=BYTES_MAX),
+    option("storage.segment_bytes", "Size of a file of the log.", |c| &mut c.storage.segment_bytes)
+        .within(64 << 10..=1 << 32),
+    option(
+        "storage.skip_damage",
+        "Start although a part of what was kept is damaged, without that part. The log says what\n\
+         is missing.",
+        |c| &mut c.storage.skip_damage,
+    ),
     option("retained.available", "Support retained messages.", |c| {
         &mut c.settings.limits.retain_available
     }),

@@ -2,7 +2,6 @@
 
 use dunlin_packets::{PacketError, ReasonCode};
 use dunlin_queue::{DropReason, Time};
-use dunlin_router::{SubscriberId, Target};
 use dunlin_session::{Context, Departure, Offer, Will};
 
 use super::conn::{ConnId, Phase};
@@ -68,8 +67,11 @@ impl<T: Transport> Worker<T> {
         }
         // Taking over may have ended the session.
         let mut existing = self.sessions.find(&offer.client_id);
+        let mut is_replaced = false;
         if let Some(session) = existing.filter(|_| offer.clean_start) {
-            let will = self.sessions.get_mut(session).session.take_will();
+            let slot = self.sessions.get_mut(session);
+            is_replaced = slot.durable.is_some();
+            let will = slot.session.take_will();
             self.end_session(session);
             self.publish_will(will, &offer.client_id, None);
             existing = None;
@@ -88,8 +90,10 @@ impl<T: Transport> Worker<T> {
         let slot = self.sessions.get_mut(session);
         slot.conn = Some(id);
         let limits = &self.shared.settings.limits;
-        let cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let cx =
+            Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
         slot.session.attach(offer, resumed, &cx, self.buffers.ready(&mut conn.control));
+        self.record_attached(session, id, is_replaced);
         self.counters.connects += 1;
         self.counters.online += 1;
         self.count_sessions();
@@ -174,6 +178,7 @@ impl<T: Transport> Worker<T> {
             self.end_session(session);
         } else {
             self.announce_memberships(session, false);
+            self.record_session(session);
             self.redispatch_queued(session);
             self.arm_session(session);
         }
@@ -198,6 +203,9 @@ impl<T: Transport> Worker<T> {
     /// Drops a connection with everything it has.
     pub(super) fn forget_conn(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
+        if let Some(journal) = &mut self.journal {
+            journal.held.remove(&id);
+        }
         self.shared.connections.remove(conn.peer.listener);
         for buffer in [&mut conn.input, &mut conn.control] {
             self.buffers.give_back(buffer);
@@ -279,6 +287,9 @@ impl<T: Transport> Worker<T> {
             self.end_session(session);
             self.count_sessions();
         } else {
+            if due.will.is_some() {
+                self.record_session(session);
+            }
             self.arm_session(session);
         }
         let from = (!due.ended).then_some(session);
@@ -291,7 +302,11 @@ impl<T: Transport> Worker<T> {
         let Some(will) = will.filter(|_| !self.shutdown.is_begun()) else { return };
         let publisher = self.shared.hash(client_id);
         let message = self.pool.insert(&will.fields(publisher), self.now);
+        let is_recording = self.begin_recording(&message);
         self.publish(&message, from, None);
+        if is_recording {
+            self.end_recording(&message, None, None);
+        }
         self.settle_run();
         self.pool.release(message);
     }
@@ -299,7 +314,7 @@ impl<T: Transport> Worker<T> {
     /// Ends a session: nothing of it is left \[MQTT-4.1.0-2\].
     pub(super) fn end_session(&mut self, session: SessionId) {
         self.relieve(session);
-        let target = Target::Session(SubscriberId(session.0));
+        let target = session.target();
         let slot = self.sessions.get_mut(session);
         let filters = std::mem::take(&mut slot.subscriptions);
         for filter in filters {
@@ -311,6 +326,7 @@ impl<T: Transport> Worker<T> {
             });
         }
         self.leave_all_groups(session);
+        self.record_ended(session);
         self.cancel_replays(session);
         let mut slot = self.sessions.remove(session);
         let lost = slot.session.clear(&mut self.pool);

@@ -102,6 +102,8 @@ pub(super) struct Conn<L> {
     pub(super) is_hung_up: bool,
     /// In the list of readable connections.
     pub(super) is_listed: bool,
+    /// Nothing is sent before the log has what its session begins with.
+    pub(super) is_waiting: bool,
     /// A timer is set for it.
     pub(super) has_timer: bool,
     /// Sessions that cannot keep up with what this connection publishes.
@@ -164,6 +166,7 @@ impl<L> Conns<L> {
             is_dirty: false,
             is_blocked: false,
             is_broken: false,
+            is_waiting: false,
             has_timer: true,
         });
         ConnId { slot: slot as u32, generation }

@@ -26,16 +26,25 @@ impl<T: Transport> Worker<T> {
         entry: Entry,
         publisher: Option<PublisherKey>,
     ) {
+        let noted = match &self.journal {
+            Some(journal) if journal.recording.is_some() => self.note_delivery(session, &entry),
+            _ => None,
+        };
         let slot = self.sessions.get_mut(session);
         let limits = &self.shared.settings.limits;
         let queue_limits = slot.queue_limits(limits, &self.elastic_queue);
-        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let changes = &mut self.changes;
+        let mut cx = Context { limits, pool: &mut self.pool, changes, now: self.now };
         let counters = &mut self.counters;
         let mut overflowed = false;
-        slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
+        let is_queued = slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
             counters.drop(reason);
             overflowed |= reason == DropReason::QueueFullDisconnect;
         });
+        if let Some(before) = noted.filter(|_| !is_queued) {
+            self.take_delivery_back(before);
+        }
+        self.write_changes(session);
         self.after_delivery(session, publisher, overflowed);
     }
 
@@ -71,7 +80,7 @@ impl<T: Transport> Worker<T> {
     #[inline]
     pub(super) fn mark_dirty(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if !conn.is_dirty && !conn.is_blocked && !conn.is_broken {
+        if !conn.is_dirty && !conn.is_blocked && !conn.is_broken && !conn.is_waiting {
             conn.is_dirty = true;
             self.dirty.push_back(id);
         }

@@ -53,7 +53,7 @@ impl<T: Transport> Worker<T> {
     fn join_alike(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return true };
         let Phase::Online(session) = conn.phase else { return false };
-        if conn.is_blocked || conn.is_broken || conn.has_unsent() {
+        if conn.is_blocked || conn.is_broken || conn.is_waiting || conn.has_unsent() {
             return false;
         }
         let slot = self.sessions.get_mut(session);
@@ -61,13 +61,15 @@ impl<T: Transport> Worker<T> {
             return false;
         }
         let limits = &self.shared.settings.limits;
-        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let mut cx =
+            Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
         let mut count = slot.session.take_alike(&mut cx, &self.alike);
         if count == 0 {
             self.write_alike();
             let slot = self.sessions.get_mut(session);
             let limits = &self.shared.settings.limits;
-            let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+            let mut cx =
+                Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
             count = slot.session.compose_alike(&mut cx, &mut self.alike);
         }
         if count == 0 {
@@ -100,7 +102,7 @@ impl<T: Transport> Worker<T> {
     fn flush(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.is_dirty = false;
-        if conn.is_blocked || conn.is_broken {
+        if conn.is_blocked || conn.is_broken || conn.is_waiting {
             return;
         }
         let mut out = std::mem::take(&mut self.out_scratch);
@@ -199,13 +201,25 @@ impl<T: Transport> Worker<T> {
         while out.len() < WRITE_BYTES {
             let slot = self.sessions.get_mut(session);
             let limits = &self.shared.settings.limits;
-            let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
-            match slot.session.poll_publish(&mut cx, out) {
+            let mut cx =
+                Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
+            let polled = slot.session.poll_publish(&mut cx, out);
+            self.write_changes(session);
+            match polled {
                 Polled::Idle => return (true, None),
                 Polled::Sent => self.counters.publishes_sent += 1,
                 Polled::SentHead(message) => {
                     self.counters.publishes_sent += 1;
                     return (false, Some(message));
+                }
+                Polled::Held(packet_id) => self.send_when_safe(session, packet_id),
+                Polled::Waiting(id) => {
+                    self.wait_for(session, id);
+                    return (true, None);
+                }
+                Polled::Absent => {
+                    self.load_backlog(session);
+                    return (true, None);
                 }
                 Polled::Undeliverable(entry, reason) => self.undeliverable(session, entry, reason),
             }

@@ -2,12 +2,13 @@
 
 use std::io::ErrorKind;
 
-use dunlin_packets::{ConnectError, Frame, Kind, Packet, PacketError, ReasonCode, Version};
+use dunlin_packets::{ConnectError, Frame, Kind, Packet, PacketError, QoS, ReasonCode, Version};
 use dunlin_queue::Time;
 use dunlin_session::{Action, Context, Offer, Refusal};
 
 use super::conn::{ConnId, Peer, Phase};
 use super::deliver::Publisher;
+use super::recording::Acknowledgement;
 use super::sessions::SessionId;
 use super::timers::Timer;
 use super::{Transport, Worker};
@@ -254,9 +255,13 @@ impl<T: Transport> Worker<T> {
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         let slot = self.sessions.get_mut(session);
         let limits = &self.shared.settings.limits;
-        let mut cx = Context { limits, pool: &mut self.pool, now: self.now };
+        let mut cx =
+            Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
         let out = self.buffers.ready(&mut conn.control);
         let action = slot.session.on_packet(packet, slot.hash, &mut cx, out)?;
+        self.write_changes(session);
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        let slot = self.sessions.get_mut(session);
         let has_answer = !conn.control.is_empty();
         if !has_answer {
             // A buffer that nothing was written to is for somebody else.
@@ -279,6 +284,14 @@ impl<T: Transport> Worker<T> {
                     self.mark_dirty(id);
                 }
             }
+            Action::Repeated { packet_id } => {
+                let publisher = Publisher { session, conn: id };
+                let session = self.sessions.key(self.index, session);
+                let (qos, code) = (QoS::ExactlyOnce, ReasonCode::Success);
+                let ack = Acknowledgement { publisher, session, packet_id, qos, code };
+                self.acknowledge_in_turn(ack);
+            }
+            Action::Complete { packet_id } => self.complete_when_safe(id, session, packet_id),
             Action::Subscribe(subscribe) => self.on_subscribe(id, session, &subscribe),
             Action::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, session, &unsubscribe),
             Action::Disconnect { discard_will, code } => {

@@ -1,5 +1,7 @@
 //! What workers send each other.
 
+use std::sync::Arc;
+
 use dunlin_packets::{QoS, SubscriptionOptions};
 use dunlin_queue::Message;
 use dunlin_router::Subscription;
@@ -8,6 +10,7 @@ use dunlin_session::Offer;
 use super::conn::{ConnId, Peer};
 use super::sessions::SessionKey;
 use super::{Transport, Worker};
+use crate::store::{Chunk, Loaded};
 
 /// One item of a batch.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub enum Mail<L> {
         message: Message,
         /// The connection it came from, to hold it back if need be.
         publisher: Option<ConnId>,
+        /// The sender has to know who must get it even after a crash.
+        ticket: Option<Ticket>,
     },
     /// A retained message for the receiver's part of the store.
     Retain {
@@ -27,6 +32,8 @@ pub enum Mail<L> {
         message: Message,
         /// The workers it was routed to, a bit each.
         routed: u64,
+        /// The sender has to know when it is written down.
+        ticket: Option<Ticket>,
     },
     /// A retained search for a subscription of the sender.
     RetainedSearch(Box<RetainedSearch>),
@@ -59,6 +66,21 @@ pub enum Mail<L> {
     GroupDeliver(Box<GroupDeliver>),
     /// A message that the picked session did not take.
     GroupReturn(Box<GroupReturn>),
+    /// What the receiver asked for by a ticket.
+    Answer(Box<Answer>),
+    /// A message that the receiver holds is in the log.
+    Kept {
+        /// Its number.
+        id: u64,
+        /// Where it is.
+        position: u64,
+    },
+    /// The log is further, or in another state.
+    LogProgress,
+    /// Old records: what the receiver still needs of them is to be written down again.
+    Clean(Arc<Chunk>),
+    /// Messages that the receiver has asked for.
+    Loaded(Vec<Loaded>),
     /// Stop reading from this connection of the receiver: a consumer cannot keep up.
     Pause(ConnId),
     /// Read on.
@@ -110,6 +132,9 @@ pub struct GroupJoin {
     pub(super) member: SessionKey,
     pub(super) options: SubscriptionOptions,
     pub(super) identifier: u32,
+    /// Whether it has a connection.
+    pub(super) online: bool,
+    /// Which SUBACK waits; 0 for none.
     pub(super) ticket: u64,
 }
 
@@ -130,6 +155,8 @@ pub struct GroupDeliver {
     pub(super) retain: bool,
     pub(super) identifier: u32,
     pub(super) publisher: Option<PublisherKey>,
+    /// Somebody has to know whether the member must get it even after a crash.
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// A delivery that needs another member.
@@ -140,6 +167,31 @@ pub struct GroupReturn {
     pub(super) except: SessionKey,
     /// The member cannot take it at all, so it must not come back there.
     pub(super) never_again: bool,
+    /// As in [`GroupDeliver`]: nobody has answered yet.
+    pub(super) ticket: Option<Ticket>,
+    /// The session of the log that was to get it, and that is done with it when somebody else is.
+    pub(super) instead_of: Option<u64>,
+}
+
+/// What a worker gives out with a message it is going to write down, for the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub(super) worker: u16,
+    pub(super) number: u64,
+}
+
+/// What was found out about a message for the worker that writes it down.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub(super) ticket: u64,
+    /// Deliveries to sessions of the sender that outlive a crash, encoded.
+    pub(super) refs: Vec<u8>,
+    /// So many more answers are to come, from workers the message was passed on to.
+    pub(super) delegated: u32,
+    /// This is one of those.
+    pub(super) is_delegated: bool,
+    /// The sender has written something down for it itself, and submitted it.
+    pub(super) is_recorded: bool,
 }
 
 /// A publishing connection on any worker.
@@ -241,17 +293,23 @@ impl<T: Transport> Worker<T> {
         }
         match item {
             // Their buffers go home with the batch.
-            Mail::Publish { message, publisher } => {
-                let publisher = *publisher;
+            Mail::Publish { message, publisher, ticket } => {
+                let (publisher, ticket) = (*publisher, *ticket);
                 let message = self.pool.adopt(message);
                 let publisher = publisher.map(|conn| PublisherKey { worker: from as u16, conn });
+                if ticket.is_some() {
+                    self.begin_recording_for(&message, ticket);
+                }
                 self.route_here(&message, None, publisher);
+                if ticket.is_some() {
+                    self.answer_recording(false);
+                }
                 self.pool.release(message);
             }
-            Mail::Retain { message, routed } => {
-                let (message, routed) = (self.pool.adopt(message), *routed);
-                self.route_to_latecomers(&message, routed);
-                self.store_retained(message);
+            Mail::Retain { message, routed, ticket } => {
+                let (routed, ticket) = (*routed, *ticket);
+                let message = self.pool.adopt(message);
+                self.on_retain(message, routed, ticket);
             }
             Mail::GroupDeliver(deliver) => self.on_group_deliver(deliver),
             _ => self.on_rare_mail(from, std::mem::replace(item, Mail::Spent)),
@@ -270,6 +328,11 @@ impl<T: Transport> Worker<T> {
                 self.set_member_online_here(&name, member, online);
             }
             Mail::GroupReturn(back) => self.on_group_return(*back),
+            Mail::Answer(answer) => self.on_answer(from, *answer),
+            Mail::Kept { id, position } => self.on_kept_elsewhere(id, position),
+            Mail::LogProgress => self.on_log_progress(),
+            Mail::Clean(chunk) => self.on_chunk(&chunk),
+            Mail::Loaded(loaded) => self.on_loaded(loaded),
             Mail::Pause(conn) => self.pause(conn),
             Mail::Resume(conn) => self.resume(conn),
             Mail::Quiet => self.shutdown.on_quiet(),

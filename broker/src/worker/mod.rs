@@ -14,14 +14,21 @@
 //! workers, `flush` pulls it into the socket.
 
 mod attach;
+mod backlog;
+mod broker;
+mod clean;
 mod conn;
 mod deliver;
+mod durable;
 mod flush;
 mod input;
 mod interest;
+mod journal;
 mod mail;
 mod pressure;
 mod publish;
+mod recording;
+mod restore;
 mod retained;
 mod run;
 mod sessions;
@@ -36,23 +43,25 @@ mod transport;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dunlin_queue::mailbox::{Batch, Inbox, Outbox};
 use dunlin_queue::{MessagePool, QueueLimits, Time};
 use dunlin_router::{Match, ShareGroups, Subscriptions};
-use dunlin_session::Alike;
+use dunlin_session::{Alike, Change};
 
+pub use broker::Shared;
 pub use conn::{ConnId, Peer};
 pub use interest::Interest;
+pub use journal::ReadRequests;
 pub use mail::Mail;
-pub use settings::{OverlapPolicy, RetainedLimits, Settings};
+pub use settings::{Durability, Level, OverlapPolicy, RetainedLimits, Settings};
 pub use stats::{Stats, StatsTotal};
 pub use transport::Transport;
 
 use conn::{BufferPool, Conns};
 use interest::InterestView;
-use retained::{Replays, RetainedShard, RetainedTotals};
+use journal::Journal;
+use retained::{Replays, RetainedShard};
 use run::Run;
 use sessions::{SessionKey, Sessions};
 use shutdown::Shutdown;
@@ -60,62 +69,7 @@ use stats::Counters;
 use subscribe::PendingSubAcks;
 use timers::{Timer, Timers};
 
-/// What all workers of a broker share. Nothing in it is written on the path of a message but
-/// counters, each by one worker.
-#[derive(Debug)]
-pub struct Shared {
-    /// Options.
-    pub settings: Settings,
-    /// Which worker wants what.
-    pub interest: Interest,
-    /// What happened, by worker.
-    pub stats: Box<[Stats]>,
-    /// Connections, broker-wide and by listener.
-    pub connections: conn::ConnectionCounts,
-    /// Keys of the hashes that have to agree between workers.
-    hasher: ahash::RandomState,
-    client_numbers: AtomicU64,
-    retained: RetainedTotals,
-    started: Time,
-}
-
-impl Shared {
-    /// For so many workers and listeners.
-    #[must_use]
-    pub fn new(settings: Settings, workers: usize, listeners: usize, started: Time) -> Self {
-        Self {
-            settings,
-            interest: Interest::default(),
-            stats: (0..workers).map(|_| Stats::default()).collect(),
-            connections: conn::ConnectionCounts::new(listeners),
-            hasher: ahash::RandomState::new(),
-            client_numbers: AtomicU64::new(1),
-            retained: RetainedTotals::default(),
-            started,
-        }
-    }
-
-    fn hash(&self, text: &str) -> u64 {
-        self.hasher.hash_one(text.as_bytes())
-    }
-
-    /// A client identifier nobody has, that belongs to worker `index` of `workers`
-    /// \[MQTT-3.2.2-16\]. It cannot be guessed from an earlier one.
-    fn assign_client_id(&self, index: usize, workers: usize) -> String {
-        loop {
-            let number = self.client_numbers.fetch_add(1, Ordering::Relaxed);
-            let client_id = format!("auto-{:016x}{number:x}", self.hasher.hash_one(number));
-            if self.worker_of(&client_id, workers) == index {
-                return client_id;
-            }
-        }
-    }
-
-    /// The worker that a client identifier, a topic or a group belongs to.
-    fn worker_of(&self, name: &str, workers: usize) -> usize {
-        (self.hash(name) % workers as u64) as usize
-    }
-}
+use crate::store::LogPort;
 
 /// Bytes under way from one worker to another before the sender stops reading.
 const MAIL_CREDIT_BYTES: usize = 4 << 20;
@@ -135,6 +89,8 @@ fn elastic(limits: &QueueLimits) -> QueueLimits {
     }
 }
 
+/// What a session or a subscription takes in the log, about.
+const LOGGED_SESSION_BYTES: usize = 64;
 /// Free messages keep buffers of this many bytes together.
 const SPARE_BYTES_MAX: usize = 32 << 20;
 
@@ -197,6 +153,10 @@ pub struct Worker<T: Transport> {
     /// Messages that have been routed and are not in anybody's queue yet.
     run: Run,
     identifiers: Vec<u32>,
+    /// What a session has to have written down, until it is.
+    changes: Vec<Change>,
+    /// The way to the log, if there is one.
+    journal: Option<Box<Journal>>,
 }
 
 impl<T: Transport> Worker<T> {
@@ -247,6 +207,8 @@ impl<T: Transport> Worker<T> {
             matched: Vec::new(),
             run: Run::default(),
             identifiers: Vec::new(),
+            changes: Vec::new(),
+            journal: None,
             outboxes,
             shared,
         };
@@ -255,6 +217,11 @@ impl<T: Transport> Worker<T> {
             worker.timers.add(now, Timer::Sys);
         }
         worker
+    }
+
+    /// Has what outlives a crash written to a log.
+    pub fn use_log(&mut self, port: Arc<LogPort>, requests: ReadRequests) {
+        self.journal = Some(Box::new(Journal::new(port, requests)));
     }
 
     /// An outbox for worker `from` to `inbox`, with the usual credit.
@@ -273,15 +240,21 @@ impl<T: Transport> Worker<T> {
         self.run_replays();
         self.run_shutdown();
         self.disconnect_doomed();
+        self.submit_journal();
         // Before the flush, as other workers can begin with it; and after, for what that caused.
         self.post_mail();
         self.flush_dirty();
         self.run_shutdown();
+        self.submit_journal();
+        self.spill();
         let all_posted = self.post_mail();
         // Not before the answers are on their way: a sender that is to be held back learns it
         // before it gets its credit.
         self.send_batches_home();
         self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
+        if let Some(journal) = &self.journal {
+            journal.port.set_live(self.index, self.live_log_bytes());
+        }
         more_input
             || !all_posted && !self.shutdown.is_begun()
             || !self.dirty.is_empty()
@@ -295,11 +268,22 @@ impl<T: Transport> Worker<T> {
     fn take_input(&mut self) -> bool {
         let more_mail = self.receive_mail();
         // Workers that have ended return no credit, and nothing of weight is mailed any more.
-        self.is_out_of_credit = !self.shutdown.is_begun() && self.any_outbox_exhausted();
+        let is_log_slow = self.journal.as_ref().is_some_and(|journal| journal.is_backed_up());
+        self.is_out_of_credit =
+            !self.shutdown.is_begun() && (is_log_slow || self.any_outbox_exhausted());
         let more_resumed = self.go_on_with_resumed();
         let more_to_read = self.read_readable();
         self.unflushed = self.dirty.len();
         more_mail || more_resumed || more_to_read
+    }
+
+    /// What of the log this worker still needs, about: messages, sessions with their filters,
+    /// retained messages.
+    fn live_log_bytes(&self) -> u64 {
+        let stats = self.pool.stats();
+        let sessions = self.sessions.len() + self.subscriptions.len();
+        let retained = self.pool.stats().live_bytes.min(self.retained.len() * 1024);
+        (stats.logged_bytes + sessions * LOGGED_SESSION_BYTES + retained) as u64
     }
 
     /// When [`Self::turn`] has to be called if nothing happens before.

@@ -1,13 +1,14 @@
 //! Routing: a message to every session and every worker that wants it.
 
-use dunlin_packets::{PacketId, QoS, ReasonCode};
-use dunlin_queue::{Entry, Identifiers, MessageRef};
+use dunlin_packets::{PacketId, QoS, ReasonCode, Version};
+use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{Match, SubscriberId, Target};
 use dunlin_session::SYS_PREFIX;
 
 use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
+use super::recording::Acknowledgement;
 use super::sessions::SessionId;
 use super::settings::OverlapPolicy;
 use super::{Transport, Worker};
@@ -33,6 +34,13 @@ impl<T: Transport> Worker<T> {
         self.counters.publishes_received += 1;
         self.counters.touch();
         let qos = self.pool.get(&message).qos;
+        if self.journal.is_some()
+            && let Some(code) = self.refusal_of_log(&message)
+        {
+            self.pool.release(message);
+            return self.refuse_publish(publisher, packet_id, qos, code);
+        }
+        let is_recording = self.begin_recording(&message);
         let code = if self.pool.get(&message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
             ReasonCode::NotAuthorized
         } else if self.publish(&message, Some(publisher.session), Some(publisher.conn)) {
@@ -40,13 +48,52 @@ impl<T: Transport> Worker<T> {
         } else {
             ReasonCode::NoMatchingSubscribers
         };
+        if is_recording {
+            let session = self.sessions.key(self.index, publisher.session);
+            let ack = packet_id.map(|packet_id| Acknowledgement {
+                publisher,
+                session,
+                packet_id,
+                qos,
+                code,
+            });
+            self.end_recording(&message, ack, None);
+            self.pool.release(message);
+            return;
+        }
         self.pool.release(message);
         if let Some(packet_id) = packet_id {
             self.acknowledge(publisher, packet_id, qos, code);
         }
     }
 
-    fn acknowledge(&mut self, publisher: Publisher, id: PacketId, qos: QoS, code: ReasonCode) {
+    /// The log takes nothing, and the message would have to be in it. Before 5.0 a client can only
+    /// be told by the end of its connection.
+    #[cold]
+    fn refuse_publish(
+        &mut self,
+        publisher: Publisher,
+        packet_id: Option<PacketId>,
+        qos: QoS,
+        code: ReasonCode,
+    ) {
+        self.counters.drop(DropReason::StorageRefused);
+        let version = self.sessions.get(publisher.session).session.version();
+        match packet_id {
+            Some(packet_id) if version == Some(Version::V5) => {
+                self.acknowledge(publisher, packet_id, qos, code);
+            }
+            _ => self.disconnect(publisher.conn, code, "the storage takes no more"),
+        }
+    }
+
+    pub(super) fn acknowledge_now(
+        &mut self,
+        publisher: Publisher,
+        id: PacketId,
+        qos: QoS,
+        code: ReasonCode,
+    ) {
         let Some(conn) = self.conns.get_mut(publisher.conn) else { return };
         let out = self.buffers.ready(&mut conn.control);
         let session = &mut self.sessions.get_mut(publisher.session).session;
@@ -74,7 +121,8 @@ impl<T: Transport> Worker<T> {
             let worker = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let copy = self.pool.copy(message);
-            self.mail(worker, Mail::Publish { message: copy, publisher: conn });
+            let ticket = self.recording_ticket(false);
+            self.mail(worker, Mail::Publish { message: copy, publisher: conn, ticket });
         }
         routed.workers != 0 || routed.is_matched
     }
@@ -99,7 +147,8 @@ impl<T: Transport> Worker<T> {
         self.matched.clear();
         self.matched.extend_from_slice(route.matches);
         let retain = self.pool.get(message).retain;
-        if !may_overlap && !retain && self.may_begin_run() {
+        let is_recording = self.journal.as_ref().is_some_and(|journal| journal.recording.is_some());
+        if !may_overlap && !retain && !is_recording && self.may_begin_run() {
             self.begin_run(message, workers, from, publisher);
             return Routed { workers, is_matched: true };
         }

@@ -12,16 +12,19 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dunlin_packets::QoS;
 use dunlin_queue::{DropReason, Entry, Identifiers, Message, MessageRef};
 use dunlin_router::{Match, Remote, RetainedIndex, SubscriberId, Subscription, Target};
 use dunlin_session::SYS_PREFIX;
 use slab::Slab;
 
-use super::mail::{Mail, RetainedFound, RetainedSearch};
+use super::mail::{Mail, RetainedFound, RetainedSearch, Ticket};
+use super::recording::message_record;
 use super::sessions::SessionId;
-use super::settings::RetainedLimits;
+use super::settings::{Level, RetainedLimits};
 use super::timers::Timer;
 use super::{Transport, Worker};
+use crate::store::record::Record;
 
 /// Topics one bite looks at, and a turn.
 const BITE_TOPICS: usize = 256;
@@ -74,6 +77,10 @@ impl RetainedTotals {
 }
 
 impl RetainedShard {
+    pub(super) fn get(&self, topic: &str) -> Option<&MessageRef> {
+        self.index.get(topic)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
@@ -167,13 +174,48 @@ impl<T: Transport> Worker<T> {
     /// Stores, replaces or deletes the retained message of a topic \[MQTT-3.3.1-5\], on the worker
     /// that keeps it.
     pub(super) fn retain(&mut self, message: &MessageRef, routed: u64) {
+        if self.shared.settings.durability.level(self.pool.get(message).topic()) != Level::Memory {
+            self.number(message);
+        }
         let home = self.shared.worker_of(self.pool.get(message).topic(), self.outboxes.len());
         if home == self.index {
             let message = self.pool.share(message);
             self.store_retained(message);
+            if let Some(recording) = self.journal.as_mut().and_then(|j| j.recording.as_mut()) {
+                recording.is_recorded = true;
+            }
         } else {
             let message = self.pool.copy(message);
-            self.retains.push((home, Mail::Retain { message, routed }));
+            let ticket = self.recording_ticket(false);
+            self.retains.push((home, Mail::Retain { message, routed, ticket }));
+        }
+    }
+
+    /// A message of another worker that this one keeps.
+    pub(super) fn on_retain(&mut self, message: MessageRef, routed: u64, ticket: Option<Ticket>) {
+        self.route_to_latecomers(&message, routed);
+        self.store_retained(message);
+        let Some(ticket) = ticket else { return };
+        let must_sync = self.shared.settings.durability.strictest() == Level::Fsync;
+        if let Some(journal) = &mut self.journal {
+            journal.late_answers.push((usize::from(ticket.worker), ticket.number));
+            journal.wait_for_frame(must_sync);
+        }
+    }
+
+    /// Writes down what becomes of a topic's retained message.
+    fn record_retained(&mut self, message: &MessageRef) {
+        let Some(journal) = &mut self.journal else { return };
+        if self.pool.get(message).id == 0 {
+            return;
+        }
+        if self.pool.get(message).payload().is_empty() {
+            let topic = self.pool.get(message).topic();
+            journal.write(&Record::RetainedGone { topic });
+        } else {
+            // Searches need it, and for every bite.
+            self.pool.pin(message);
+            journal.write(&Record::Message(message_record(&self.pool, message, &[], true)));
         }
     }
 
@@ -205,7 +247,7 @@ impl<T: Transport> Worker<T> {
             let worker = late.trailing_zeros() as usize;
             late &= late - 1;
             let copy = self.pool.copy(message);
-            self.mail(worker, Mail::Publish { message: copy, publisher: None });
+            self.mail(worker, Mail::Publish { message: copy, publisher: None, ticket: None });
         }
     }
 
@@ -216,6 +258,9 @@ impl<T: Transport> Worker<T> {
         let replaced = if content.payload().is_empty() {
             // Deletes, and is never stored itself [MQTT-3.3.1-6] [MQTT-3.3.1-7].
             let removed = shard.index.remove(topic);
+            if removed.is_some() {
+                self.record_retained(&message);
+            }
             self.pool.release(message);
             removed
         } else {
@@ -232,13 +277,22 @@ impl<T: Transport> Worker<T> {
             }
             // An own borrow of the topic: the message moves into the index.
             let topic: Box<str> = topic.into();
-            shard.index.insert(&topic, message)
+            self.record_retained(&message);
+            self.retained.index.insert(&topic, message)
         };
         if let Some(old) = replaced {
             self.release_retained(old);
         }
         self.counters.retained = self.retained.len() as u64;
         self.counters.touch();
+    }
+
+    /// Takes a message that the log has as the retained one of its topic.
+    pub(super) fn insert_retained(&mut self, topic: &str, message: MessageRef) {
+        self.shared.retained.add(self.pool.get(&message).len());
+        if let Some(old) = self.retained.index.insert(topic, message) {
+            self.release_retained(old);
+        }
     }
 
     fn release_retained(&mut self, message: MessageRef) {
@@ -404,14 +458,25 @@ impl<T: Transport> Worker<T> {
         if is_own && subscription.options.no_local {
             return self.pool.release(message);
         }
+        let qos = self.shared.settings.delivery_qos(content.qos, subscription.options.qos);
+        let is_recording = qos != QoS::AtMostOnce
+            && content.id != 0
+            && self.sessions.get(session).durable.is_some();
+        if is_recording {
+            self.begin_recording_for(&message, None);
+        }
         let entry = Entry {
-            qos: self.shared.settings.delivery_qos(content.qos, subscription.options.qos),
+            qos,
             identifiers: Identifiers::one(subscription.identifier),
             group: 0,
             retain: true,
-            message,
+            message: self.pool.share(&message),
         };
         self.deliver(session, entry, None);
+        if is_recording {
+            self.end_recording(&message, None, None);
+        }
+        self.pool.release(message);
     }
 
     /// The session's queue may have room for its replays again.

@@ -4,17 +4,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ahash::RandomState;
 use dunlin_queue::{QueueLimits, Time};
-use dunlin_router::{FilterId, Subscription};
+use dunlin_router::{FilterId, SubscriberId, Subscription, Target};
 use dunlin_session::{Limits, Session};
 use slab::Slab;
 
 use super::conn::ConnId;
+use super::durable::Durable;
 use super::pressure::Pressure;
 use super::retained::ReplayId;
 
 /// A session of this worker, as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SessionId(pub(super) u32);
+
+impl SessionId {
+    /// As subscriptions mean it.
+    pub(super) fn target(self) -> Target {
+        Target::Session(SubscriberId(self.0))
+    }
+}
 
 /// A session of any worker; the generation tells it from a successor in the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +55,8 @@ pub(super) struct SessionSlot {
     pub(super) timer_at: Time,
     /// Retained replays, by filter.
     pub(super) replays: BTreeMap<Box<str>, ReplayId>,
+    /// It outlives a crash.
+    pub(super) durable: Option<Box<Durable>>,
 }
 
 impl SessionSlot {
@@ -95,6 +105,7 @@ impl Sessions {
             pressure: None,
             replays: BTreeMap::new(),
             replays_wait: false,
+            durable: None,
         });
         let id = SessionId(slot as u32);
         self.by_client.insert(client_id.into(), id);

@@ -1,8 +1,8 @@
 //! Options that workers go by.
 
-use dunlin_packets::QoS;
+use dunlin_packets::{QoS, filter_matches};
 use dunlin_router::Strategy;
-use dunlin_session::Limits;
+use dunlin_session::{Limits, SYS_PREFIX};
 
 /// What a client gets whose subscriptions overlap on a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,61 @@ pub enum OverlapPolicy {
     Merge,
     /// One copy per subscription, each with its own identifier \[MQTT-3.3.4-5\].
     Separate,
+}
+
+/// What has happened to a message before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// It is in memory: a crash of the broker loses it.
+    Memory,
+    /// It has been written, and will be synced within `interval_ms`: it survives a crash of the
+    /// broker, and a failure of power from then on.
+    Interval,
+    /// It has been synced: it survives a failure of power.
+    #[default]
+    Fsync,
+}
+
+/// What is kept of what sessions that outlive their connection are to get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Durability {
+    /// For every topic that has no level of its own.
+    pub level: Level,
+    /// Levels of topics, by filter; the first that matches holds.
+    pub topics: Vec<(String, Level)>,
+    /// What nobody waits for is synced after so many milliseconds.
+    pub interval_ms: u64,
+    /// Bytes of messages in one worker's memory above which those that are on disk are let go.
+    pub memory_bytes: usize,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            topics: Vec::new(),
+            interval_ms: 200,
+            memory_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Durability {
+    /// The level of a topic. Of the broker's own figures nothing is kept.
+    #[must_use]
+    pub fn level(&self, topic: &str) -> Level {
+        if topic.starts_with(SYS_PREFIX) {
+            return Level::Memory;
+        }
+        let own = self.topics.iter().find(|(filter, _)| filter_matches(filter, topic));
+        own.map_or(self.level, |(_, level)| *level)
+    }
+
+    /// The highest level that any topic has, which is also that of sessions.
+    #[must_use]
+    pub fn strictest(&self) -> Level {
+        self.topics.iter().map(|(_, level)| *level).fold(self.level, Level::max)
+    }
 }
 
 /// Limits of the retained store, over all workers.
@@ -44,6 +99,8 @@ pub struct Settings {
     pub share_strategy: Strategy,
     /// The retained store.
     pub retained: RetainedLimits,
+    /// What is kept.
+    pub durability: Durability,
     /// Subscriptions one client may have.
     pub subscriptions_max: usize,
     /// Bytes of the filters of one client's subscriptions.
@@ -71,6 +128,7 @@ impl Default for Settings {
             upgrade_qos: false,
             share_strategy: Strategy::default(),
             retained: RetainedLimits::default(),
+            durability: Durability::default(),
             subscriptions_max: 100_000,
             filter_bytes_max: 4 << 20,
             connections_max: 1_000_000,

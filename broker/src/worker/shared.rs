@@ -5,11 +5,11 @@
 //! member did not get, because it left or its client takes only smaller packets, comes back to
 //! the home and goes to another one.
 
-use dunlin_packets::split_shared;
+use dunlin_packets::{QoS, split_shared};
 use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{GroupId, Member, Subscription, Target};
 
-use super::mail::{GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey};
+use super::mail::{Answer, GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey, Ticket};
 use super::sessions::{SessionId, SessionKey};
 use super::{Transport, Worker};
 
@@ -39,10 +39,11 @@ impl<T: Transport> Worker<T> {
         if slot.memberships.insert(name.into(), subscription).is_none() {
             slot.filter_bytes += name.len();
         }
+        let online = slot.conn.is_some();
         let member = self.sessions.key(self.index, session);
         let home = self.group_home(name);
         if home == self.index {
-            self.join_group_here(name, Member { key: member, subscription });
+            self.join_group_here(name, Member { key: member, subscription }, online);
             return true;
         }
         let join = GroupJoin {
@@ -50,6 +51,7 @@ impl<T: Transport> Worker<T> {
             member,
             options: subscription.options,
             identifier: subscription.identifier,
+            online,
             ticket,
         };
         self.mail(home, Mail::GroupJoin(Box::new(join)));
@@ -58,14 +60,16 @@ impl<T: Transport> Worker<T> {
 
     pub(super) fn on_group_join(&mut self, from: usize, join: &GroupJoin) {
         let member = Member { key: join.member, subscription: join.subscription() };
-        self.join_group_here(&join.name, member);
-        self.mail(from, Mail::GroupJoined { ticket: join.ticket });
+        self.join_group_here(&join.name, member, join.online);
+        if join.ticket != 0 {
+            self.mail(from, Mail::GroupJoined { ticket: join.ticket });
+        }
     }
 
-    fn join_group_here(&mut self, name: &str, member: Member<SessionKey>) {
+    fn join_group_here(&mut self, name: &str, member: Member<SessionKey>, online: bool) {
         let is_new = self.groups.find(name).is_none();
-        // Who subscribes is online; if it has gone since, that is the next mail.
-        let group = self.groups.join(name, member, true);
+        // If that has changed since, the next mail says so.
+        let group = self.groups.join(name, member, online);
         let Ok(Some(shared)) = split_shared(name) else { return };
         if is_new {
             let target = Target::Group(group);
@@ -209,7 +213,9 @@ impl<T: Transport> Worker<T> {
             return self.deliver(session, entry, publisher);
         }
         let message = self.pool.copy(message);
-        let deliver = GroupDeliver { message, member, group, qos, retain, identifier, publisher };
+        let ticket = self.recording_ticket(true);
+        let deliver =
+            GroupDeliver { message, member, group, qos, retain, identifier, publisher, ticket };
         self.mail(usize::from(member.worker), Mail::GroupDeliver(Box::new(deliver)));
     }
 
@@ -220,19 +226,35 @@ impl<T: Transport> Worker<T> {
         };
         let message = self.pool.adopt(&mut deliver.message);
         let identifiers = Identifiers::one(deliver.identifier);
-        let GroupDeliver { group, qos, retain, publisher, .. } = *deliver;
+        let GroupDeliver { group, qos, retain, publisher, ticket, .. } = *deliver;
+        if ticket.is_some() {
+            self.begin_recording_for(&message, ticket);
+        }
         self.deliver(session, Entry { message, identifiers, group, qos, retain }, publisher);
+        if ticket.is_some() {
+            self.answer_recording(true);
+        }
     }
 
     fn return_undelivered(&mut self, deliver: &mut GroupDeliver) {
         if deliver.group == 0 {
+            self.answer_delegation(deliver.ticket);
             return self.counters.drop(DropReason::GroupGone);
         }
         let message = std::mem::take(&mut deliver.message);
         let (home, _) = unpack_group(deliver.group);
-        let (group, except) = (deliver.group, deliver.member);
-        let back = GroupReturn { message, group, except, never_again: false };
+        let (group, except, ticket) = (deliver.group, deliver.member, deliver.ticket);
+        let (never_again, instead_of) = (false, None);
+        let back = GroupReturn { message, group, except, never_again, ticket, instead_of };
         self.mail(home, Mail::GroupReturn(Box::new(back)));
+    }
+
+    /// Nobody of the group will get it who outlives a crash.
+    fn answer_delegation(&mut self, ticket: Option<Ticket>) {
+        if let Some(Ticket { worker, number }) = ticket {
+            let answer = Answer { ticket: number, is_delegated: true, ..Answer::default() };
+            self.answer(usize::from(worker), answer);
+        }
     }
 
     /// An entry that its session will not deliver.
@@ -251,11 +273,15 @@ impl<T: Transport> Worker<T> {
         }
         let except = self.sessions.key(self.index, session);
         let (home, group) = unpack_group(entry.group);
+        let is_logged = entry.qos != QoS::AtMostOnce && self.pool.get(&entry.message).id != 0;
+        let durable = self.sessions.get(session).durable.as_deref().filter(|_| is_logged);
+        let instead_of = durable.map(|durable| durable.sid);
         if home == self.index {
-            self.redispatch(group, &entry.message, except, never_again);
+            self.redispatch_recorded(group, &entry.message, except, never_again, instead_of);
         } else {
             let message = self.pool.copy(&entry.message);
-            let back = GroupReturn { message, group: entry.group, except, never_again };
+            let (group, ticket) = (entry.group, None);
+            let back = GroupReturn { message, group, except, never_again, ticket, instead_of };
             self.mail(home, Mail::GroupReturn(Box::new(back)));
         }
         entry.release(&mut self.pool);
@@ -264,8 +290,33 @@ impl<T: Transport> Worker<T> {
     pub(super) fn on_group_return(&mut self, mut back: GroupReturn) {
         let message = self.pool.adopt(&mut back.message);
         let (_, group) = unpack_group(back.group);
-        self.redispatch(group, &message, back.except, back.never_again);
+        let GroupReturn { except, never_again, ticket, instead_of, .. } = back;
+        if ticket.is_some() {
+            self.begin_recording_for(&message, ticket);
+            self.redispatch(group, &message, except, never_again);
+            self.answer_recording(true);
+        } else {
+            self.redispatch_recorded(group, &message, except, never_again, instead_of);
+        }
         self.pool.release(message);
+    }
+
+    /// Gives a message to another member; if it was written down for the one that did not get it,
+    /// the one takes the other's place in the log at once.
+    fn redispatch_recorded(
+        &mut self,
+        group: GroupId,
+        message: &MessageRef,
+        except: SessionKey,
+        never_again: bool,
+        instead_of: Option<u64>,
+    ) {
+        if instead_of.is_none() {
+            return self.redispatch(group, message, except, never_again);
+        }
+        self.begin_recording_for(message, None);
+        self.redispatch(group, message, except, never_again);
+        self.end_recording(message, None, instead_of);
     }
 
     /// Gives a message to another member; to the same one only if there is no other and it can

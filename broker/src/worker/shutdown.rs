@@ -78,7 +78,8 @@ impl<T: Transport> Worker<T> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let is_overdue = self.shutdown.is_overdue && self.dirty.is_empty();
-        self.shutdown.is_over && (self.conns.is_empty() || is_overdue)
+        let is_written = self.journal.as_ref().is_none_or(|journal| journal.is_idle());
+        self.shutdown.is_over && (self.conns.is_empty() && is_written || is_overdue)
     }
 
     pub(super) fn run_shutdown(&mut self) {
@@ -97,10 +98,11 @@ impl<T: Transport> Worker<T> {
 
     fn shut_conn(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
+        let is_answered = self.journal.as_ref().is_none_or(|journal| !journal.holds(id));
         let is_done = match conn.phase {
             Phase::Online(session) => {
                 let session = &self.sessions.get(session).session;
-                session.queue().is_empty() && !conn.has_unsent()
+                session.queue().is_empty() && !conn.has_unsent() && is_answered
             }
             Phase::Lobby => true,
             Phase::Closing { .. } => false,

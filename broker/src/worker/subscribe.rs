@@ -4,7 +4,7 @@ use dunlin_packets::{
     FilterRequest, PacketId, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
     Unsubscribe, split_shared,
 };
-use dunlin_router::{SubscriberId, Subscription, Target};
+use dunlin_router::Subscription;
 use dunlin_session::grant;
 use slab::Slab;
 
@@ -64,8 +64,12 @@ impl<T: Transport> Worker<T> {
         let ticket = self.pending_subacks.insert(conn, subscribe.packet_id);
         let mut waiting = 0;
         let mut codes = Vec::new();
+        // What cannot be kept is not promised.
+        let is_durable = self.sessions.get(session).durable.is_some();
+        let refused = self.log_refusal().filter(|_| is_durable);
         for request in subscribe.filters.iter() {
             let code = match grant(&request, identifier != 0, self.limits()) {
+                Ok(_) if refused.is_some() => refused.map_or(0, |code| code as u8),
                 Ok(_) if self.exceeds_quota(session, request.filter) => {
                     ReasonCode::QuotaExceeded as u8
                 }
@@ -113,9 +117,18 @@ impl<T: Transport> Worker<T> {
         ticket: u64,
     ) -> bool {
         if let Ok(Some(_)) = split_shared(request.filter) {
+            let known = self.sessions.get(session).memberships.get(request.filter);
+            if known != Some(&subscription) {
+                self.record_subscribed(session, request.filter, subscription);
+            }
             return self.join_group(session, request.filter, subscription, ticket);
         }
-        let target = Target::Session(SubscriberId(session.0));
+        let target = session.target();
+        let known = self.subscriptions.find(request.filter);
+        let known = known.and_then(|filter| self.subscriptions.get(filter, target));
+        if known != Some(subscription) {
+            self.record_subscribed(session, request.filter, subscription);
+        }
         let added = self.subscriptions.subscribe(request.filter, target, subscription);
         let slot = self.sessions.get_mut(session);
         if slot.subscriptions.insert(added.filter) {
@@ -155,8 +168,16 @@ impl<T: Transport> Worker<T> {
         let Some(pending) = self.pending_subacks.remove(ticket) else { return };
         let Some(conn) = self.conns.get_mut(pending.conn) else { return };
         let Some(session) = conn.session() else { return };
-        let out = self.buffers.ready(&mut conn.control);
-        if self.sessions.get(session).session.suback(pending.packet_id, &pending.codes, out) {
+        let PendingSubAck { packet_id, codes, .. } = &pending;
+        let answered = self.answer_when_safe(pending.conn, session, |session, out| {
+            session.suback(*packet_id, codes, out)
+        });
+        let fits = answered.unwrap_or_else(|| {
+            let Some(conn) = self.conns.get_mut(pending.conn) else { return true };
+            let out = self.buffers.ready(&mut conn.control);
+            self.sessions.get(session).session.suback(*packet_id, codes, out)
+        });
+        if fits {
             self.mark_dirty(pending.conn);
         } else {
             self.disconnect(pending.conn, ReasonCode::PacketTooLarge, "the SUBACK is too large");
@@ -177,14 +198,24 @@ impl<T: Transport> Worker<T> {
                     Ok(Some(_)) => self.leave_group(session, filter),
                     _ => self.unsubscribe(session, filter),
                 };
+                if existed {
+                    self.record_unsubscribed(session, filter);
+                }
                 if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
             })
             .map(|code| code as u8)
             .collect();
         self.count_sessions();
-        let Some(entry) = self.conns.get_mut(conn) else { return };
-        let out = self.buffers.ready(&mut entry.control);
-        if self.sessions.get(session).session.unsuback(unsubscribe.packet_id, &codes, out) {
+        let packet_id = unsubscribe.packet_id;
+        let answered = self.answer_when_safe(conn, session, |session, out| {
+            session.unsuback(packet_id, &codes, out)
+        });
+        let fits = answered.unwrap_or_else(|| {
+            let Some(conn) = self.conns.get_mut(conn) else { return true };
+            let out = self.buffers.ready(&mut conn.control);
+            self.sessions.get(session).session.unsuback(packet_id, &codes, out)
+        });
+        if fits {
             self.mark_dirty(conn);
         } else {
             self.disconnect(conn, ReasonCode::PacketTooLarge, "the UNSUBACK is too large");
@@ -193,7 +224,7 @@ impl<T: Transport> Worker<T> {
 
     fn unsubscribe(&mut self, session: SessionId, filter: &str) -> bool {
         let Some(id) = self.subscriptions.find(filter) else { return false };
-        let target = Target::Session(SubscriberId(session.0));
+        let target = session.target();
         let interest = &self.interest;
         let existed = self.subscriptions.unsubscribe(id, target, |gone| {
             if let Some(interest) = interest {

@@ -1,0 +1,95 @@
+//! Reads messages back whose bytes are on disk only.
+
+use dunlin_storage::{Backend, LogReader};
+
+use super::record::{CHECKSUM_BYTES, checked_content};
+
+/// A message whose bytes a worker needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its number.
+    pub id: u64,
+    /// Where its checksum and content are.
+    pub position: u64,
+    /// Bytes of the content.
+    pub len: usize,
+}
+
+/// What was read for it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// The content; `None` when it cannot be read, or is not what was written.
+    pub content: Option<Vec<u8>>,
+}
+
+/// Files that the reader keeps open.
+const FILES_MAX: usize = 64;
+/// Messages that are no further apart are read at once, up to so many bytes.
+const GAP_BYTES: u64 = 4 << 10;
+const SPAN_BYTES: u64 = 256 << 10;
+
+/// Reads beside the writer.
+pub struct Reader<B: Backend> {
+    log: LogReader<B>,
+    span: Vec<u8>,
+}
+
+impl<B: Backend> Reader<B> {
+    /// Of the log that is on `backend`.
+    #[must_use]
+    pub fn new(backend: B) -> Self {
+        Self { log: LogReader::new(backend, FILES_MAX), span: Vec::new() }
+    }
+
+    /// Reads all that is wanted, those that lie side by side at once.
+    pub fn read(&mut self, mut wanted: Vec<Wanted>) -> Vec<Loaded> {
+        wanted.sort_unstable_by_key(|wanted| wanted.position);
+        let mut loaded = Vec::with_capacity(wanted.len());
+        let mut rest = &wanted[..];
+        while let Some(first) = rest.first() {
+            let mut end = end_of(first);
+            let mut count = 1;
+            for next in &rest[1..] {
+                let is_near = next.position <= end + GAP_BYTES;
+                if !is_near || end_of(next) - first.position > SPAN_BYTES {
+                    break;
+                }
+                end = end.max(end_of(next));
+                count += 1;
+            }
+            let (together, later) = rest.split_at(count);
+            self.read_span(together, end, &mut loaded);
+            rest = later;
+        }
+        loaded
+    }
+
+    fn read_span(&mut self, together: &[Wanted], end: u64, loaded: &mut Vec<Loaded>) {
+        let Some(first) = together.first() else { return };
+        self.span.resize((end - first.position) as usize, 0);
+        if together.len() > 1 && self.log.read(first.position, &mut self.span).is_err() {
+            // A segment may end between them.
+            return together.iter().for_each(|wanted| {
+                self.read_span(std::slice::from_ref(wanted), end_of(wanted), loaded);
+            });
+        }
+        if together.len() == 1
+            && let Err(error) = self.log.read(first.position, &mut self.span)
+        {
+            tracing::debug!(%error, position = first.position, "a message was not read");
+            return loaded.push(Loaded { wanted: *first, content: None });
+        }
+        for wanted in together {
+            let from = (wanted.position - first.position) as usize;
+            let bytes = &self.span[from..from + CHECKSUM_BYTES + wanted.len];
+            let content = checked_content(bytes).ok().map(<[u8]>::to_vec);
+            loaded.push(Loaded { wanted: *wanted, content });
+        }
+    }
+}
+
+fn end_of(wanted: &Wanted) -> u64 {
+    wanted.position + (CHECKSUM_BYTES + wanted.len) as u64
+}

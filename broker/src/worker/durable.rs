@@ -1,0 +1,246 @@
+//! Sessions that outlive a crash: what is written down of them, and when.
+
+use dunlin_packets::PacketId;
+use dunlin_router::Subscription;
+use dunlin_session::Change;
+
+use super::conn::ConnId;
+use super::sessions::SessionId;
+use super::settings::Level;
+use super::{Transport, Worker};
+use crate::store::record::{Record, SessionRecord, WillRecord};
+
+/// What a session that outlives a crash has beside its slot.
+#[derive(Debug)]
+pub(super) struct Durable {
+    /// Its number in the log.
+    pub(super) sid: u64,
+    /// Where all of its state was last written down together; what is before has no meaning.
+    pub(super) state_at: u64,
+}
+
+impl<T: Transport> Worker<T> {
+    /// Whether somebody waits for syncs, of sessions at least.
+    fn syncs_sessions(&self) -> bool {
+        self.shared.settings.durability.strictest() == Level::Fsync
+    }
+
+    /// A connection has begun: from here on the session outlives a crash, or does not. `is_replaced`
+    /// says that an earlier session of the client was ended for it.
+    pub(super) fn record_attached(&mut self, session: SessionId, conn: ConnId, is_replaced: bool) {
+        let must_sync = self.syncs_sessions();
+        let Some(journal) = &mut self.journal else { return };
+        let slot = self.sessions.get_mut(session);
+        let lives_on = slot.session.expiry_s() > 0;
+        match &slot.durable {
+            None if lives_on => {
+                let sid = journal.port.session_number();
+                journal.port.add_durable_session();
+                journal.sessions.insert(sid, session);
+                slot.durable = Some(Box::new(Durable { sid, state_at: 0 }));
+                slot.session.set_durable(true);
+            }
+            Some(_) if !lives_on => {
+                self.record_ended(session);
+                return;
+            }
+            _ => {}
+        }
+        self.record_session(session);
+        let Some(journal) = &mut self.journal else { return };
+        if is_replaced {
+            // The client must not believe that the old session is gone before it is.
+            journal.wait_for_frame(must_sync);
+            journal.cargo.conns.push(conn);
+            if let Some(conn) = self.conns.get_mut(conn) {
+                conn.is_waiting = true;
+            }
+        }
+    }
+
+    /// Writes the session itself down, as it is now.
+    pub(super) fn record_session(&mut self, session: SessionId) {
+        let Some(journal) = &mut self.journal else { return };
+        let slot = self.sessions.get(session);
+        let Some(durable) = &slot.durable else { return };
+        journal.write(&Record::Session(session_record(durable.sid, &slot.session)));
+    }
+
+    /// The session has ended, or does not outlive a crash any more. Says whether it did.
+    pub(super) fn record_ended(&mut self, session: SessionId) -> bool {
+        let slot = self.sessions.get_mut(session);
+        slot.session.set_durable(false);
+        let Some(durable) = slot.durable.take() else { return false };
+        let Some(journal) = &mut self.journal else { return false };
+        journal.write(&Record::SessionEnd { sid: durable.sid });
+        journal.sessions.remove(&durable.sid);
+        journal.port.remove_durable_session();
+        true
+    }
+
+    /// Writes down what has changed in a session.
+    #[inline]
+    pub(super) fn write_changes(&mut self, session: SessionId) {
+        if !self.changes.is_empty() {
+            self.write_all_changes(session);
+        }
+    }
+
+    #[cold]
+    fn write_all_changes(&mut self, session: SessionId) {
+        let must_sync = self.syncs_sessions();
+        let key = self.sessions.key(self.index, session);
+        let slot = self.sessions.get(session);
+        let (Some(journal), Some(durable)) = (&mut self.journal, &slot.durable) else {
+            return self.changes.clear();
+        };
+        let sid = durable.sid;
+        for change in self.changes.drain(..) {
+            match change {
+                Change::Sent { packet_id, id } => {
+                    journal.write(&Record::Sent { sid, packet_id, id });
+                }
+                Change::Released { packet_id, id } => {
+                    journal.write(&Record::Released { sid, packet_id, id });
+                    journal.cargo.unholds.push((key, packet_id));
+                    journal.wait_for_frame(must_sync);
+                }
+                Change::Completed { packet_id } => {
+                    journal.write(&Record::Completed { sid, packet_id });
+                }
+                Change::Done { id } => {
+                    journal.write(&Record::Done { sid, id });
+                }
+                Change::Freed { packet_id } => {
+                    journal.write(&Record::Freed { sid, packet_id });
+                    journal.wait_for_frame(must_sync);
+                }
+            }
+        }
+    }
+
+    /// A QoS 2 PUBLISH goes out when its packet identifier, just written down, is safe.
+    pub(super) fn send_when_safe(&mut self, session: SessionId, packet_id: PacketId) {
+        let must_sync = self.syncs_sessions();
+        let key = self.sessions.key(self.index, session);
+        if let Some(journal) = &mut self.journal {
+            journal.cargo.unholds.push((key, packet_id));
+            journal.wait_for_frame(must_sync);
+        }
+    }
+
+    /// PUBCOMP goes out when the log knows that the identifier is free again.
+    pub(super) fn complete_when_safe(
+        &mut self,
+        conn: ConnId,
+        session: SessionId,
+        packet_id: PacketId,
+    ) {
+        let session = &self.sessions.get(session).session;
+        let Some(journal) = &mut self.journal else { return };
+        journal.hold_answer(conn, |out| session.pubcomp(packet_id, out));
+    }
+
+    /// A session subscribes, to something new or on other terms.
+    pub(super) fn record_subscribed(
+        &mut self,
+        session: SessionId,
+        filter: &str,
+        subscription: Subscription,
+    ) {
+        let Some(journal) = &mut self.journal else { return };
+        let Some(durable) = &self.sessions.get(session).durable else { return };
+        let Subscription { options, identifier } = subscription;
+        let sid = durable.sid;
+        journal.write(&Record::Subscribed { sid, filter, options, identifier });
+    }
+
+    /// A session subscribes no longer.
+    pub(super) fn record_unsubscribed(&mut self, session: SessionId, filter: &str) {
+        let Some(journal) = &mut self.journal else { return };
+        let Some(durable) = &self.sessions.get(session).durable else { return };
+        journal.write(&Record::Unsubscribed { sid: durable.sid, filter });
+    }
+
+    /// SUBACK and UNSUBACK of a session that outlives a crash wait until what they say does so too.
+    /// `false` when nothing is written down of the session, and `encode` was not called.
+    pub(super) fn answer_when_safe(
+        &mut self,
+        conn: ConnId,
+        session: SessionId,
+        encode: impl FnOnce(&dunlin_session::Session, &mut Vec<u8>) -> bool,
+    ) -> Option<bool> {
+        let must_sync = self.syncs_sessions();
+        let slot = self.sessions.get(session);
+        slot.durable.as_ref()?;
+        let journal = self.journal.as_mut()?;
+        journal.wait_for_frame(must_sync);
+        let mut fits = true;
+        let session = &self.sessions.get(session).session;
+        journal.hold_answer(conn, |out| fits = encode(session, out));
+        Some(fits)
+    }
+
+    /// Everything of a session that is not a message, written down together.
+    pub(super) fn record_state(&mut self, session: SessionId) {
+        self.record_session(session);
+        let Some(journal) = &mut self.journal else { return };
+        let slot = self.sessions.get(session);
+        let Some(durable) = &slot.durable else { return };
+        let sid = durable.sid;
+        let target = session.target();
+        for &filter in &slot.subscriptions {
+            let Some(subscription) = self.subscriptions.get(filter, target) else { continue };
+            let filter = self.subscriptions.filter(filter);
+            let Subscription { options, identifier } = subscription;
+            journal.write(&Record::Subscribed { sid, filter, options, identifier });
+        }
+        for (filter, subscription) in &slot.memberships {
+            let Subscription { options, identifier } = *subscription;
+            journal.write(&Record::Subscribed { sid, filter, options, identifier });
+        }
+        for packet_id in slot.session.recorded() {
+            journal.write(&Record::Received { sid, packet_id });
+        }
+        for slot in slot.session.window().iter() {
+            let packet_id = slot.packet_id;
+            match &slot.stage {
+                dunlin_queue::Stage::Publish(entry) => {
+                    let id = self.pool.get(&entry.message).id;
+                    if id != 0 {
+                        journal.write(&Record::Sent { sid, packet_id, id });
+                    }
+                }
+                dunlin_queue::Stage::Release => {
+                    journal.write(&Record::Released { sid, packet_id, id: 0 });
+                }
+                dunlin_queue::Stage::Done => {}
+            }
+        }
+    }
+}
+
+/// A session as it is written down.
+fn session_record(sid: u64, session: &dunlin_session::Session) -> SessionRecord<'_> {
+    let state = session.stored_state();
+    let will = state.will.map(|will| {
+        let fields = will.fields(0);
+        WillRecord {
+            topic: fields.topic,
+            properties: fields.properties.as_bytes(),
+            payload: fields.payload,
+            qos: fields.qos,
+            retain: fields.retain,
+            delay_s: will.delay_s,
+        }
+    });
+    SessionRecord {
+        sid,
+        client_id: session.client_id(),
+        expiry_s: state.expiry_s,
+        expires_at: state.expires_at,
+        is_online: state.is_online,
+        will_at: state.will_at,
+        will,
+    }
+}

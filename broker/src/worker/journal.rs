@@ -1,0 +1,408 @@
+//! What a worker has on its way to the log, and who waits for it.
+//!
+//! Records gather in one frame a turn. What waits for them, answers to clients, messages, packets
+//! that must not be sent before, is the frame's *cargo*: it is let go when the log says that it is
+//! as far. Frames are written in the order of their submission, so cargo goes in that order too.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use ahash::RandomState;
+use dunlin_packets::PacketId;
+use dunlin_queue::MessageRef;
+use dunlin_storage::FRAME_HEADER_BYTES;
+
+use super::conn::ConnId;
+use super::mail::{Answer, Mail};
+use super::recording::{Pending, Recording};
+use super::sessions::{SessionId, SessionKey};
+use super::{Transport, Worker};
+use crate::store::record::Record;
+use crate::store::{LogPort, LogState, Submission, Wanted};
+
+/// Cargo lists that are kept for the next frame.
+const SPARES_MAX: usize = 16;
+/// A frame of so many bytes is submitted before the turn is over.
+const FRAME_BYTES: usize = 8 << 20;
+/// Publications of one worker that wait for answers of others, above which it reads no more.
+const PENDING_MAX: usize = 65_536;
+
+/// Where workers ask for messages whose bytes are on disk only.
+#[derive(Clone, Debug)]
+pub struct ReadRequests(Sender<(usize, Vec<Wanted>)>);
+
+impl ReadRequests {
+    /// Through this channel, to whoever reads.
+    #[must_use]
+    pub fn new(sender: Sender<(usize, Vec<Wanted>)>) -> Self {
+        Self(sender)
+    }
+
+    pub(super) fn ask(&self, worker: usize, wanted: Vec<Wanted>) {
+        // Nobody reads any more when the broker ends.
+        let _ = self.0.send((worker, wanted));
+    }
+}
+
+/// A message that is in the log when its frame is.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) message: MessageRef,
+    /// Where it is in the frame.
+    pub(super) offset: u64,
+    /// Other workers that have to know, a bit each.
+    pub(super) tell: u64,
+}
+
+/// What waits for a frame.
+#[derive(Debug, Default)]
+pub(super) struct Cargo {
+    pub(super) messages: Vec<Kept>,
+    /// Connections with answers that wait.
+    pub(super) answers: Vec<ConnId>,
+    /// Connections that are sent nothing before.
+    pub(super) conns: Vec<ConnId>,
+    /// Packets in flight that are sent then.
+    pub(super) unholds: Vec<(SessionKey, PacketId)>,
+}
+
+impl Cargo {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.answers.is_empty()
+            && self.conns.is_empty()
+            && self.unholds.is_empty()
+    }
+}
+
+/// A frame that was submitted.
+#[derive(Debug)]
+struct UnderWay {
+    address: u64,
+    end: u64,
+    must_sync: bool,
+    number: u64,
+    cargo: Cargo,
+}
+
+/// Answers to one connection that wait for the log, in their order.
+#[derive(Debug, Default)]
+pub(super) struct HeldAnswers {
+    bytes: Vec<u8>,
+    /// Up to which byte they wait for which frame.
+    marks: VecDeque<(u64, usize)>,
+    /// Answers that wait for other workers first.
+    pub(super) pending: usize,
+}
+
+/// A worker's side of the log.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) port: Arc<LogPort>,
+    pub(super) requests: ReadRequests,
+    /// The frame being made, and what waits for it.
+    pub(super) frame: Vec<u8>,
+    pub(super) cargo: Cargo,
+    /// Somebody waits until it is synced.
+    must_sync: bool,
+    /// It is submitted even if there is nothing in it.
+    is_forced: bool,
+    /// Frames are numbered.
+    number: u64,
+    under_way: VecDeque<UnderWay>,
+    spares: Vec<Cargo>,
+    pub(super) held: HashMap<ConnId, HeldAnswers, RandomState>,
+    /// Sessions that have nothing to send before this message is kept, or loaded.
+    pub(super) waiting: HashMap<u64, Vec<SessionKey>, RandomState>,
+    /// Sessions that outlive a crash, by their number in the log.
+    pub(super) sessions: HashMap<u64, SessionId, RandomState>,
+    /// The message being routed has to be written down.
+    pub(super) recording: Option<Recording>,
+    /// Publications in the order they came, from the first that is not written down yet.
+    pub(super) pending: VecDeque<Pending>,
+    /// The ticket of the first of them.
+    pub(super) first_ticket: u64,
+    /// Answers to other workers that wait for the submission of the frame.
+    pub(super) late_answers: Vec<(usize, u64)>,
+    /// The last chunk of old records that was looked through.
+    pub(super) cleaned: u64,
+    /// Messages whose bytes may be let go at the end of the turn.
+    pub(super) spillable: Vec<MessageRef>,
+    /// The last state of the log that was acted on.
+    pub(super) state: LogState,
+}
+
+impl Journal {
+    pub(super) fn new(port: Arc<LogPort>, requests: ReadRequests) -> Self {
+        let frame = port.frame();
+        Self {
+            port,
+            requests,
+            frame,
+            cargo: Cargo::default(),
+            must_sync: false,
+            is_forced: false,
+            number: 1,
+            under_way: VecDeque::new(),
+            spares: Vec::new(),
+            held: HashMap::default(),
+            waiting: HashMap::default(),
+            sessions: HashMap::default(),
+            recording: None,
+            pending: VecDeque::new(),
+            first_ticket: 1,
+            late_answers: Vec::new(),
+            cleaned: 0,
+            spillable: Vec::new(),
+            state: LogState::Ok,
+        }
+    }
+
+    /// Writes a record into this turn's frame. Says where in the frame's records a message's bytes
+    /// begin.
+    pub(super) fn write(&mut self, record: &Record<'_>) -> u64 {
+        record.encode(&mut self.frame) as u64
+    }
+
+    /// This turn's frame is to be synced: somebody waits for it.
+    pub(super) fn wait_for_frame(&mut self, must_sync: bool) {
+        self.must_sync |= must_sync;
+        self.is_forced = true;
+    }
+
+    fn is_frame_empty(&self) -> bool {
+        self.frame.len() == FRAME_HEADER_BYTES && !self.is_forced
+    }
+
+    /// Whether publishers have to wait for the log.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.port.is_backed_up()
+            || self.frame.len() > 2 * FRAME_BYTES
+            || self.pending.len() > PENDING_MAX
+    }
+
+    /// Whether everything that was written down is in the log, and everybody has been answered.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_done = self.under_way.is_empty() && self.is_frame_empty() && self.pending.is_empty();
+        is_done || self.state == LogState::Failed
+    }
+
+    /// Whether answers to a connection wait, so that later ones have to queue up behind them.
+    #[inline]
+    pub(super) fn holds(&self, conn: ConnId) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&conn)
+    }
+
+    /// Has an answer wait for what has been written down so far; `encode` appends it. `false` when
+    /// there is nothing to wait for, and nothing was appended.
+    pub(super) fn hold_answer(&mut self, conn: ConnId, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let (number, cargo) = if self.is_frame_empty() {
+            match self.under_way.back_mut() {
+                Some(last) => (last.number, &mut last.cargo),
+                None => return false,
+            }
+        } else {
+            (self.number, &mut self.cargo)
+        };
+        let held = self.held.entry(conn).or_default();
+        encode(&mut held.bytes);
+        let end = held.bytes.len();
+        match held.marks.back_mut() {
+            Some((last, mark)) if *last == number => *mark = end,
+            _ => {
+                held.marks.push_back((number, end));
+                cargo.answers.push(conn);
+            }
+        }
+        true
+    }
+
+    /// Takes the answers of a connection that wait for a frame up to `number` into `out`.
+    fn release_answers(&mut self, conn: ConnId, number: u64, out: &mut Vec<u8>) {
+        let Some(held) = self.held.get_mut(&conn) else { return };
+        let mut end = 0;
+        while let Some(&(mark, to)) = held.marks.front()
+            && mark <= number
+        {
+            end = to;
+            held.marks.pop_front();
+        }
+        out.extend_from_slice(&held.bytes[..end]);
+        held.bytes.drain(..end);
+        for (_, to) in &mut held.marks {
+            *to -= end;
+        }
+        if held.bytes.is_empty() && held.pending == 0 {
+            self.held.remove(&conn);
+        }
+    }
+
+    /// Takes what is under way, and will never arrive.
+    pub(super) fn take_under_way(&mut self) -> impl Iterator<Item = Cargo> + use<> {
+        std::mem::take(&mut self.under_way).into_iter().map(|frame| frame.cargo)
+    }
+
+    /// Submits the frame, if there is one and room for it.
+    fn submit(&mut self, worker: usize) -> bool {
+        if self.is_frame_empty() && self.cargo.is_empty() || !self.port.has_room() {
+            return false;
+        }
+        let frame = std::mem::replace(&mut self.frame, self.port.frame());
+        let len = frame.len() as u64;
+        let must_sync = std::mem::take(&mut self.must_sync);
+        self.is_forced = false;
+        let cleaned = self.cleaned;
+        let submission = Submission { address: 0, frame, must_sync, worker, cleaned };
+        let address = self.port.submit(submission);
+        let cargo = std::mem::replace(&mut self.cargo, self.spares.pop().unwrap_or_default());
+        let (end, number) = (address + len, self.number);
+        self.under_way.push_back(UnderWay { address, end, must_sync, number, cargo });
+        self.number += 1;
+        true
+    }
+}
+
+impl<T: Transport> Worker<T> {
+    /// Hands what has been written down to the log.
+    pub(super) fn submit_journal(&mut self) {
+        let index = self.index;
+        let Some(journal) = &mut self.journal else { return };
+        if journal.state == LogState::Failed {
+            // Nothing is written any more, so nobody waits.
+            journal.frame.truncate(FRAME_HEADER_BYTES);
+            let (cargo, number) = (std::mem::take(&mut journal.cargo), journal.number);
+            (journal.number, journal.is_forced) = (number + 1, false);
+            return self.let_go(UnderWay { address: 0, end: 0, must_sync: false, number, cargo });
+        }
+        if !journal.submit(index) || journal.late_answers.is_empty() {
+            return;
+        }
+        for (to, ticket) in std::mem::take(&mut journal.late_answers) {
+            let answer = Answer { ticket, is_recorded: true, ..Answer::default() };
+            self.answer(to, answer);
+        }
+    }
+
+    /// Submits a frame that has become large within a turn.
+    pub(super) fn submit_if_large(&mut self) {
+        if self.journal.as_ref().is_some_and(|journal| journal.frame.len() > FRAME_BYTES) {
+            self.submit_journal();
+        }
+    }
+
+    /// The log is further, or in another state.
+    pub(super) fn on_log_progress(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        let state = journal.port.state();
+        let (written, synced) = journal.port.progress();
+        while let Some(journal) = &mut self.journal
+            && let Some(first) = journal.under_way.front()
+            && first.end <= if first.must_sync { synced } else { written }
+        {
+            let Some(frame) = journal.under_way.pop_front() else { break };
+            self.let_go(frame);
+        }
+        let Some(journal) = &mut self.journal else { return };
+        if std::mem::replace(&mut journal.state, state) != state && state == LogState::Failed {
+            self.on_log_failure();
+        }
+    }
+
+    /// A frame is as safe as it has to be.
+    fn let_go(&mut self, frame: UnderWay) {
+        let UnderWay { address, number, mut cargo, .. } = frame;
+        for kept in cargo.messages.drain(..) {
+            self.on_kept(kept, address);
+        }
+        for id in cargo.answers.drain(..) {
+            let Some(journal) = &mut self.journal else { break };
+            match self.conns.get_mut(id) {
+                Some(conn) if !conn.is_broken => {
+                    let out = self.buffers.ready(&mut conn.control);
+                    journal.release_answers(id, number, out);
+                    self.mark_dirty(id);
+                }
+                _ => {
+                    journal.held.remove(&id);
+                }
+            }
+        }
+        for conn in cargo.conns.drain(..) {
+            if let Some(entry) = self.conns.get_mut(conn) {
+                entry.is_waiting = false;
+                self.mark_dirty(conn);
+            }
+        }
+        for (session, packet_id) in cargo.unholds.drain(..) {
+            let Some(session) = self.sessions.resolve(session) else { continue };
+            let slot = self.sessions.get_mut(session);
+            slot.session.unhold(packet_id);
+            if let Some(conn) = slot.conn {
+                self.mark_dirty(conn);
+            }
+        }
+        if let Some(journal) = &mut self.journal
+            && journal.spares.len() < SPARES_MAX
+        {
+            journal.spares.push(cargo);
+        }
+    }
+
+    /// A message of this worker is in the log.
+    fn on_kept(&mut self, kept: Kept, frame_address: u64) {
+        let Kept { message, offset, tell } = kept;
+        let position = if frame_address == 0 { 0 } else { frame_address + offset };
+        self.pool.keep(&message, position);
+        let id = self.pool.get(&message).id;
+        let mut rest = tell;
+        while rest != 0 {
+            let worker = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            self.mail(worker, Mail::Kept { id, position });
+        }
+        self.wake_waiting(id);
+        self.spill_later(message);
+    }
+
+    /// Lets the bytes of a message go at the end of the turn, if they take room that others need.
+    fn spill_later(&mut self, message: MessageRef) {
+        let is_over = self.pool.stats().live_bytes > self.shared.settings.durability.memory_bytes;
+        match &mut self.journal {
+            Some(journal) if is_over => journal.spillable.push(message),
+            _ => self.pool.release(message),
+        }
+    }
+
+    /// A message that another worker has written down is in the log.
+    pub(super) fn on_kept_elsewhere(&mut self, id: u64, position: u64) {
+        let Some(message) = self.pool.find_logged(id) else { return };
+        self.pool.keep(&message, position);
+        self.wake_waiting(id);
+        self.spill_later(message);
+    }
+
+    /// Goes on with the sessions that have this message at their head.
+    pub(super) fn wake_waiting(&mut self, id: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        if journal.waiting.is_empty() {
+            return;
+        }
+        for session in journal.waiting.remove(&id).unwrap_or_default() {
+            let Some(session) = self.sessions.resolve(session) else { continue };
+            if let Some(conn) = self.sessions.get(session).conn {
+                self.mark_dirty(conn);
+            }
+        }
+    }
+
+    /// A session can send nothing before this message is kept, or loaded.
+    pub(super) fn wait_for(&mut self, session: SessionId, id: u64) {
+        let key = self.sessions.key(self.index, session);
+        let Some(journal) = &mut self.journal else { return };
+        let sessions = journal.waiting.entry(id).or_default();
+        if sessions.last() != Some(&key) {
+            sessions.push(key);
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! A publication that somebody has to get even if the broker crashes: from its routing to its
+//! acknowledgement.
+//!
+//! ```text
+//! route ──▶ deliveries noted here (Recording) ── and asked for from other workers ──▶ Pending
+//!   Pending, all answers there ──▶ one record: message, deliveries, packet identifier ──▶ frame
+//!   frame safe ──▶ PUBACK or PUBREC; sessions may send it; other workers are told where it is
+//! ```
+//!
+//! One record holds everything, so a crash leaves all of it or nothing: the publisher that was not
+//! acknowledged sends the message again, and nobody has got it before. Publications are written
+//! down in the order they came in, as they have to be acknowledged in that order \[MQTT-4.6.0-2\]
+//! \[MQTT-4.6.0-3\] and delivered in it after a restart.
+
+use dunlin_packets::{PacketId, QoS, ReasonCode};
+use dunlin_queue::{Entry, MessagePool, MessageRef};
+
+use super::deliver::Publisher;
+use super::journal::Kept;
+use super::mail::{Answer, Mail, Ticket};
+use super::sessions::{SessionId, SessionKey};
+use super::settings::Level;
+use super::{Transport, Worker};
+use crate::store::LogState;
+use crate::store::record::{MessageRecord, Record, Refs, put_ref};
+
+/// What is found out about a message while it is routed.
+#[derive(Debug)]
+pub(super) struct Recording {
+    /// Deliveries to sessions that outlive a crash, encoded.
+    pub(super) refs: Vec<u8>,
+    /// Other workers that were asked for theirs.
+    pub(super) asked: u32,
+    /// Members of share groups on other workers that it was sent to.
+    pub(super) delegated: u32,
+    /// Who writes the message down: somebody else with this ticket, or this worker.
+    pub(super) ticket: Option<Ticket>,
+    /// Something was written down for it that has to be safe as well.
+    pub(super) is_recorded: bool,
+}
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledgement {
+    pub(super) publisher: Publisher,
+    pub(super) session: SessionKey,
+    pub(super) packet_id: PacketId,
+    pub(super) qos: QoS,
+    pub(super) code: ReasonCode,
+}
+
+/// A publication that is not written down yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// The message, if it is to be written down.
+    message: Option<MessageRef>,
+    /// Deliveries so far.
+    refs: Vec<u8>,
+    /// Workers that have not answered.
+    asked: u32,
+    /// Answers of workers that it was passed on to, less those that have come.
+    delegated: i64,
+    /// Workers that hold the message until it is safe.
+    tell: u64,
+    /// Another worker has written something down for it, which has to be safe too.
+    is_recorded: bool,
+    must_sync: bool,
+    ack: Option<Acknowledgement>,
+    /// A session that has no more to do with the message once it is written down again.
+    instead_of: Option<u64>,
+}
+
+impl Pending {
+    fn is_complete(&self) -> bool {
+        self.asked == 0 && self.delegated == 0
+    }
+}
+
+impl<T: Transport> Worker<T> {
+    /// Whether a message of this topic and QoS is kept for sessions that outlive a crash.
+    pub(super) fn is_kept(&self, message: &MessageRef) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let content = self.pool.get(message);
+        content.qos != QoS::AtMostOnce
+            && (content.retain || journal.port.has_durable_sessions())
+            && self.shared.settings.durability.level(content.topic()) != Level::Memory
+    }
+
+    /// Begins to note who has to get a message, if it is kept. Says whether it is; then
+    /// [`Self::end_recording`] has to follow when it is routed.
+    #[inline]
+    pub(super) fn begin_recording(&mut self, message: &MessageRef) -> bool {
+        if self.journal.is_none() || !self.is_kept(message) {
+            return false;
+        }
+        self.begin_recording_for(message, None);
+        true
+    }
+
+    /// As [`Self::begin_recording`], for the worker that has given `ticket` out.
+    pub(super) fn begin_recording_for(&mut self, message: &MessageRef, ticket: Option<Ticket>) {
+        // What came before goes into its own record.
+        self.settle_run();
+        self.number(message);
+        let Some(journal) = &mut self.journal else { return };
+        let (refs, is_recorded) = (Vec::new(), false);
+        journal.recording = Some(Recording { refs, asked: 0, delegated: 0, ticket, is_recorded });
+    }
+
+    /// Gives a message its number in the log, unless it has one.
+    pub(super) fn number(&mut self, message: &MessageRef) {
+        let Some(journal) = &self.journal else { return };
+        if self.pool.get(message).id == 0 {
+            self.pool.number(message, journal.port.message_number());
+        }
+    }
+
+    /// Where other workers are to send what they find out about the message being routed.
+    pub(super) fn recording_ticket(&mut self, is_delegation: bool) -> Option<Ticket> {
+        let worker = self.index as u16;
+        let journal = self.journal.as_mut()?;
+        let next = journal.first_ticket + journal.pending.len() as u64;
+        let recording = journal.recording.as_mut()?;
+        if is_delegation {
+            recording.delegated += 1;
+        } else {
+            recording.asked += 1;
+        }
+        Some(recording.ticket.unwrap_or(Ticket { worker, number: next }))
+    }
+
+    /// Notes a delivery to a session that outlives a crash. Says where it stands, to take it back.
+    pub(super) fn note_delivery(&mut self, session: SessionId, entry: &Entry) -> Option<usize> {
+        let slot = self.sessions.get(session);
+        let durable = slot.durable.as_deref().filter(|_| entry.qos != QoS::AtMostOnce)?;
+        let recording = self.journal.as_mut()?.recording.as_mut()?;
+        let before = recording.refs.len();
+        let mut one = [0];
+        let identifiers = self.pool.identifier_slice(&entry.identifiers, &mut one);
+        put_ref(durable.sid, entry.qos, entry.retain, identifiers, &mut recording.refs);
+        self.pool.hold(&entry.message);
+        if entry.group != 0 {
+            // Its topic may be needed to pick another member.
+            self.pool.pin(&entry.message);
+        }
+        Some(before)
+    }
+
+    /// The session did not take the delivery after all.
+    pub(super) fn take_delivery_back(&mut self, before: usize) {
+        let journal = self.journal.as_mut();
+        if let Some(recording) = journal.and_then(|journal| journal.recording.as_mut()) {
+            recording.refs.truncate(before);
+        }
+    }
+
+    /// The message has been routed: it is written down when all have answered, and acknowledged
+    /// when that is safe. `instead_of` is the session whose delivery it replaces.
+    pub(super) fn end_recording(
+        &mut self,
+        message: &MessageRef,
+        ack: Option<Acknowledgement>,
+        instead_of: Option<u64>,
+    ) {
+        let level = self.shared.settings.durability.level(self.pool.get(message).topic());
+        let Some(journal) = &mut self.journal else { return };
+        let Some(recording) = journal.recording.take() else { return };
+        let message = self.pool.share(message);
+        let Recording { refs, asked, delegated, is_recorded, .. } = recording;
+        if let Some(ack) = &ack {
+            journal.held.entry(ack.publisher.conn).or_default().pending += 1;
+        }
+        journal.pending.push_back(Pending {
+            message: Some(message),
+            refs,
+            asked,
+            delegated: i64::from(delegated),
+            tell: 0,
+            is_recorded,
+            must_sync: level == Level::Fsync,
+            ack,
+            instead_of,
+        });
+        self.settle_pending();
+    }
+
+    /// Tells the worker that asked what was found out about the message being routed.
+    pub(super) fn answer_recording(&mut self, is_delegated: bool) {
+        let Some(journal) = &mut self.journal else { return };
+        let Some(recording) = journal.recording.take() else { return };
+        let Some(ticket) = recording.ticket else { return };
+        let delegated = recording.delegated;
+        let answer = Answer {
+            ticket: ticket.number,
+            refs: recording.refs,
+            delegated,
+            is_delegated,
+            is_recorded: false,
+        };
+        self.answer(usize::from(ticket.worker), answer);
+    }
+
+    /// Sends an answer to the worker that has given its ticket out.
+    pub(super) fn answer(&mut self, to: usize, answer: Answer) {
+        if to == self.index {
+            self.on_answer(to, answer);
+        } else {
+            self.mail(to, Mail::Answer(Box::new(answer)));
+        }
+    }
+
+    /// A worker that was asked has answered.
+    pub(super) fn on_answer(&mut self, from: usize, answer: Answer) {
+        let Some(journal) = &mut self.journal else { return };
+        let at = answer.ticket.wrapping_sub(journal.first_ticket) as usize;
+        let Some(pending) = journal.pending.get_mut(at) else { return };
+        if answer.is_delegated {
+            pending.delegated -= 1;
+        } else {
+            pending.asked -= 1;
+        }
+        pending.delegated += i64::from(answer.delegated);
+        pending.is_recorded |= answer.is_recorded;
+        if !answer.refs.is_empty() {
+            pending.refs.extend_from_slice(&answer.refs);
+            pending.tell |= 1 << from;
+        }
+        self.settle_pending();
+    }
+
+    /// Writes down what is complete, in order.
+    fn settle_pending(&mut self) {
+        while let Some(journal) = &mut self.journal
+            && journal.pending.front().is_some_and(Pending::is_complete)
+            && let Some(pending) = journal.pending.pop_front()
+        {
+            journal.first_ticket += 1;
+            self.write_down(pending);
+        }
+    }
+
+    fn write_down(&mut self, pending: Pending) {
+        let Pending { message, refs, tell, is_recorded, must_sync, ack, instead_of, .. } = pending;
+        let Some(journal) = &mut self.journal else { return };
+        let id = message.as_ref().map_or(0, |message| self.pool.get(message).id);
+        let is_written = !refs.is_empty();
+        if let Some(message) = message {
+            if is_written {
+                let record = message_record(&self.pool, &message, &refs, false);
+                let offset = journal.write(&Record::Message(record));
+                // Told also if it is this worker: a share group elsewhere may have picked one of
+                // its sessions.
+                let tell = tell & !(1 << self.index);
+                journal.cargo.messages.push(Kept { message, offset, tell });
+            } else {
+                self.pool.release(message);
+            }
+        }
+        if let Some(sid) = instead_of {
+            journal.write(&Record::Done { sid, id });
+        }
+        if is_written || is_recorded {
+            journal.wait_for_frame(must_sync);
+        }
+        if let Some(ack) = ack {
+            self.acknowledge_behind(ack, is_written);
+        }
+        self.submit_if_large();
+    }
+
+    /// Acknowledges when everything that was written down before is safe.
+    fn acknowledge_behind(&mut self, ack: Acknowledgement, is_recorded: bool) {
+        let Acknowledgement { publisher, session: key, packet_id, qos, code } = ack;
+        let Some(journal) = &mut self.journal else { return };
+        if let Some(held) = journal.held.get_mut(&publisher.conn) {
+            held.pending = held.pending.saturating_sub(1);
+        }
+        let Some(session) = self.sessions.resolve(key) else { return };
+        let slot = self.sessions.get_mut(session);
+        if is_recorded
+            && qos == QoS::ExactlyOnce
+            && let Some(durable) = &slot.durable
+            && slot.session.set_recorded(packet_id)
+        {
+            // In the frame of the message: a crash keeps both or neither.
+            journal.write(&Record::Received { sid: durable.sid, packet_id });
+        }
+        if slot.conn != Some(publisher.conn) {
+            // Gone, or back on another connection: it asks again.
+            journal.held.remove(&publisher.conn);
+            return;
+        }
+        let session = &mut slot.session;
+        let is_held = journal.hold_answer(publisher.conn, |out| {
+            session.acknowledge(packet_id, qos, code, out);
+        });
+        if !is_held {
+            // There is nothing to wait for.
+            if journal.held.get(&publisher.conn).is_some_and(|held| held.pending == 0) {
+                journal.held.remove(&publisher.conn);
+            }
+            self.acknowledge_now(publisher, packet_id, qos, code);
+        }
+    }
+
+    /// An acknowledgement that needs nothing written down; it may have to queue up all the same.
+    #[inline]
+    pub(super) fn acknowledge(
+        &mut self,
+        publisher: Publisher,
+        packet_id: PacketId,
+        qos: QoS,
+        code: ReasonCode,
+    ) {
+        match &mut self.journal {
+            Some(journal) if journal.holds(publisher.conn) => {
+                let session = self.sessions.key(self.index, publisher.session);
+                let ack = Acknowledgement { publisher, session, packet_id, qos, code };
+                self.acknowledge_in_turn(ack);
+            }
+            _ => self.acknowledge_now(publisher, packet_id, qos, code),
+        }
+    }
+
+    /// Acknowledges behind everything that came before from anybody.
+    pub(super) fn acknowledge_in_turn(&mut self, ack: Acknowledgement) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.held.entry(ack.publisher.conn).or_default().pending += 1;
+        journal.pending.push_back(Pending {
+            message: None,
+            refs: Vec::new(),
+            asked: 0,
+            delegated: 0,
+            tell: 0,
+            is_recorded: false,
+            must_sync: false,
+            ack: Some(ack),
+            instead_of: None,
+        });
+        self.settle_pending();
+    }
+
+    /// The code to refuse a message with that would have to be kept while the log takes nothing.
+    pub(super) fn refusal_of_log(&mut self, message: &MessageRef) -> Option<ReasonCode> {
+        let code = self.log_refusal()?;
+        let content = self.pool.get(message);
+        let level = self.shared.settings.durability.level(content.topic());
+        if content.qos == QoS::AtMostOnce || level == Level::Memory {
+            return None;
+        }
+        (content.retain || self.is_kept(message) && self.is_for_durable(message)).then_some(code)
+    }
+
+    /// What is answered to requests that would have to be kept, if the log takes nothing.
+    pub(super) fn log_refusal(&self) -> Option<ReasonCode> {
+        match self.journal.as_ref()?.port.state() {
+            LogState::Ok => None,
+            LogState::Full => Some(ReasonCode::QuotaExceeded),
+            LogState::Failed => Some(ReasonCode::ImplementationSpecificError),
+        }
+    }
+
+    /// Whether a message may be for a session that outlives a crash. Other workers' are guessed.
+    fn is_for_durable(&mut self, message: &MessageRef) -> bool {
+        let topic = self.pool.get(message).topic();
+        let route = match &mut self.interest {
+            Some(interest) => self.subscriptions.route(topic, interest),
+            None => self.subscriptions.route(topic, &mut ()),
+        };
+        let sessions = &self.sessions;
+        route.workers != 0
+            || route.matches.iter().any(|matched| match matched.target() {
+                dunlin_router::Target::Session(id) => {
+                    matched.qos() != QoS::AtMostOnce
+                        && sessions.get(SessionId(id.0)).durable.is_some()
+                }
+                dunlin_router::Target::Group(_) => true,
+            })
+    }
+
+    /// Nothing is safe any more that was not before. Who waits for it is told so, by the end of the
+    /// connection; who waits for a message gets it.
+    #[cold]
+    pub(super) fn on_log_failure(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        let mut unanswered: Vec<_> = journal.held.drain().map(|(conn, _)| conn).collect();
+        unanswered.sort_unstable();
+        for pending in std::mem::take(&mut journal.pending) {
+            journal.first_ticket += 1;
+            if let Some(message) = pending.message {
+                self.pool.release(message);
+            }
+        }
+        let mut cargo = std::mem::take(&mut journal.cargo);
+        for under_way in journal.take_under_way() {
+            cargo.messages.extend(under_way.messages);
+            cargo.conns.extend(under_way.conns);
+            cargo.unholds.extend(under_way.unholds);
+        }
+        for kept in cargo.messages.drain(..) {
+            self.pool.release(kept.message);
+        }
+        self.pool.keep_all();
+        let reason = "what you sent cannot be kept: the storage has failed";
+        for conn in unanswered.into_iter().chain(cargo.conns.drain(..)) {
+            if let Some(entry) = self.conns.get_mut(conn) {
+                entry.is_waiting = false;
+            }
+            self.disconnect(conn, ReasonCode::ImplementationSpecificError, reason);
+        }
+        for (session, packet_id) in cargo.unholds.drain(..) {
+            if let Some(session) = self.sessions.resolve(session) {
+                self.sessions.get_mut(session).session.unhold(packet_id);
+            }
+        }
+        let online: Vec<_> = self.conns.ids().collect();
+        online.into_iter().for_each(|conn| self.mark_dirty(conn));
+    }
+}
+
+/// A message as it is written down.
+pub(super) fn message_record<'a>(
+    pool: &'a MessagePool,
+    message: &MessageRef,
+    refs: &'a [u8],
+    is_retained: bool,
+) -> MessageRecord<'a> {
+    let content = pool.get(message);
+    let (topic_len, properties_len) = content.part_lens();
+    MessageRecord {
+        id: content.id,
+        qos: content.qos,
+        retain: content.retain,
+        is_retained,
+        expires_at: content.expires_at,
+        publisher: content.publisher,
+        topic_len,
+        properties_len,
+        content: content.as_bytes(),
+        refs: Refs::new(refs),
+        position: 0,
+    }
+}

@@ -1,0 +1,151 @@
+//! Sessions and retained messages as the log has them, made again at the start.
+
+use dunlin_packets::{Properties, split_shared};
+use dunlin_queue::{Content, Entry, Identifiers, MessageFields, MessageRef, StoredMessage, Time};
+use dunlin_router::Subscription;
+use dunlin_session::Will;
+
+use super::durable::Durable;
+use super::sessions::SessionId;
+use super::{Transport, Worker};
+use crate::store::{ImageShare, StoredMessages, StoredRef, StoredRetained, StoredSession};
+
+impl<T: Transport> Worker<T> {
+    /// Takes this worker's share of what the log has. Before anything else happens.
+    pub fn restore(&mut self, share: ImageShare) {
+        for retained in &share.retained {
+            self.restore_retained(retained);
+        }
+        for session in share.sessions {
+            self.restore_session(session, &share.messages);
+        }
+        self.counters.retained = self.retained.len() as u64;
+        self.count_sessions();
+    }
+
+    fn restore_retained(&mut self, retained: &StoredRetained) {
+        if retained.expires_at <= self.now {
+            return;
+        }
+        let stored = StoredMessage {
+            id: retained.id,
+            expires_at: retained.expires_at,
+            publisher: retained.publisher,
+            qos: retained.qos,
+            retain: true,
+            topic_len: retained.topic_len,
+            properties_len: retained.properties_len,
+            content: Content::Bytes(&retained.content),
+        };
+        // Nobody is known to wait for it, so it is not one of those that are known by number.
+        let Ok(message) = self.pool.restore(&stored, 0) else {
+            tracing::error!(id = retained.id, "a retained message in the log is none");
+            return;
+        };
+        self.insert_retained(retained.topic(), message);
+    }
+
+    fn restore_session(&mut self, stored: StoredSession, messages: &StoredMessages) {
+        let hash = self.shared.hash(&stored.client_id);
+        let session = self.sessions.insert(&stored.client_id, hash);
+        let Some(journal) = &mut self.journal else { return };
+        journal.port.add_durable_session();
+        journal.sessions.insert(stored.sid, session);
+        let now = self.now;
+        let slot = self.sessions.get_mut(session);
+        slot.durable = Some(Box::new(Durable { sid: stored.sid, state_at: 0 }));
+        let mut times = (stored.expires_at, stored.will_at);
+        if stored.was_online {
+            // Its connection was lost with the broker, at a time nobody knows: from now on.
+            times.0 = match stored.expiry_s {
+                u32::MAX => Time::NEVER,
+                seconds => now.plus_seconds(seconds),
+            };
+            let delay_s = stored.will.as_ref().map_or(0, |will| will.delay_s);
+            times.1 = now.plus_seconds(delay_s).min(times.0);
+        }
+        let will = stored.will.map(|will| {
+            let fields = MessageFields {
+                topic: &will.topic,
+                payload: &will.payload,
+                properties: Properties::from_checked(&will.properties),
+                qos: will.qos,
+                retain: will.retain,
+                publisher: 0,
+            };
+            Will::restore(&fields, will.delay_s)
+        });
+        slot.session.restore(stored.expiry_s, times, will);
+        for packet_id in stored.received {
+            slot.session.restore_received(packet_id);
+        }
+        for (packet_id, delivery) in stored.in_flight {
+            let is_release = delivery.is_none();
+            let entry = delivery.and_then(|delivery| self.restore_entry(&delivery, messages));
+            if is_release || entry.is_some() {
+                let session = &mut self.sessions.get_mut(session).session;
+                session.restore_in_flight(packet_id, entry, &self.pool);
+            }
+        }
+        for delivery in stored.queue {
+            if let Some(entry) = self.restore_entry(&delivery, messages) {
+                self.sessions.get_mut(session).session.restore_queued(entry, &self.pool);
+            }
+        }
+        for (filter, subscription) in stored.subscriptions {
+            let filter: &str = &filter;
+            self.restore_subscription(session, filter, subscription);
+        }
+        if stored.was_online {
+            self.record_session(session);
+        }
+        self.arm_session(session);
+    }
+
+    /// A delivery whose message stays on disk until the client comes for it.
+    fn restore_entry(&mut self, delivery: &StoredRef, messages: &StoredMessages) -> Option<Entry> {
+        let message = self.restore_message(delivery.id, messages)?;
+        let identifiers = match &delivery.identifiers[..] {
+            [one] => Identifiers::one(*one),
+            several => self.pool.identifiers(several),
+        };
+        let StoredRef { qos, retain, .. } = *delivery;
+        Some(Entry { message, identifiers, group: 0, qos, retain })
+    }
+
+    fn restore_message(&mut self, id: u64, messages: &StoredMessages) -> Option<MessageRef> {
+        let stored = messages.get(&id)?;
+        let message = StoredMessage {
+            id,
+            expires_at: stored.expires_at,
+            publisher: 0,
+            qos: stored.qos,
+            retain: stored.retain,
+            topic_len: stored.topic_len,
+            properties_len: stored.properties_len,
+            content: Content::Absent(stored.content_len),
+        };
+        self.pool.restore(&message, stored.position).ok()
+    }
+
+    fn restore_subscription(
+        &mut self,
+        session: SessionId,
+        filter: &str,
+        subscription: Subscription,
+    ) {
+        if let Ok(Some(_)) = split_shared(filter) {
+            self.join_group(session, filter, subscription, 0);
+            return;
+        }
+        let added = self.subscriptions.subscribe(filter, session.target(), subscription);
+        let slot = self.sessions.get_mut(session);
+        slot.subscriptions.insert(added.filter);
+        slot.filter_bytes += filter.len();
+        if added.is_first
+            && let Some(interest) = &self.interest
+        {
+            interest.add(filter);
+        }
+    }
+}
