@@ -9,6 +9,7 @@ mod authentication;
 mod backpressure;
 mod bursts;
 mod connecting;
+mod durability;
 mod expiry;
 mod flow_control;
 mod hostile;

@@ -3,13 +3,15 @@
 
 mod client;
 mod describe;
+mod disk;
 mod packets;
 pub mod program;
 mod sim;
 
 pub use client::Client;
 pub use describe::describe;
+pub use disk::SimDisk;
 pub use packets::{
     Connecting, Publishing, Subscribing, puback, pubcomp, pubrec, pubrel, unsubscribe,
 };
-pub use sim::{Pipe, Sim, SimTransport};
+pub use sim::{Pipe, Sim, SimLink, SimTransport};

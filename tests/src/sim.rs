@@ -6,12 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dunlin::store::LogPort;
 use dunlin::worker::{ConnId, Mail, Peer, Settings, Shared, StatsTotal, Transport, Worker};
 use dunlin_queue::Time;
 use dunlin_queue::mailbox::Inbox;
 use parking_lot::Mutex;
 
-use crate::Client;
+use crate::disk::{OpenedDisk, SimStore};
+use crate::{Client, SimDisk};
 
 /// One connection's two directions.
 #[derive(Debug, Default)]
@@ -41,7 +43,7 @@ impl Drop for SimLink {
 /// Memory as a transport.
 #[derive(Debug)]
 pub struct SimTransport {
-    worker: usize,
+    pub(crate) worker: usize,
 }
 
 impl Transport for SimTransport {
@@ -98,6 +100,8 @@ pub struct Sim {
     woken: Vec<Arc<AtomicBool>>,
     pipes: Vec<Arc<Mutex<Pipe>>>,
     now: Time,
+    /// The log, if there is a disk.
+    store: Option<SimStore>,
     /// The worker that accepts next.
     accepts_next: usize,
     /// The most messages that were held after any round of turns.
@@ -114,15 +118,34 @@ impl Sim {
     /// A broker with so many workers. `$SYS` is off: its figures would be in everybody's way.
     #[must_use]
     pub fn new(count: usize, settings: Settings) -> Self {
+        Self::start(count, settings, Shared::random_keys(), None)
+    }
+
+    /// The same, and the same again whenever the seed is the same.
+    #[must_use]
+    pub fn with_hash_seed(count: usize, settings: Settings, seed: u64) -> Self {
+        Self::start(count, settings, [seed, 1, 2, 3], None)
+    }
+
+    /// A broker that keeps what it has to on a disk, and begins with what is there.
+    #[must_use]
+    pub fn with_disk(count: usize, settings: Settings, disk: SimDisk, seed: u64) -> Self {
+        Self::start(count, settings, [seed, 1, 2, 3], Some(OpenedDisk::open(disk)))
+    }
+
+    fn start(count: usize, settings: Settings, keys: [u64; 4], opened: Option<OpenedDisk>) -> Self {
         let settings = Settings { sys_interval_ms: 0, ..settings };
-        let now = Time::from_millis(1_000_000_000_000);
-        let shared = Arc::new(Shared::new(settings, count, 1, now, Shared::random_keys()));
+        let first = Time::from_millis(1_000_000_000_000);
+        let now = opened.as_ref().map_or(first, OpenedDisk::now);
+        let keys = opened.as_ref().and_then(OpenedDisk::keys).unwrap_or(keys);
+        let shared = Arc::new(Shared::new(settings.clone(), count, 1, now, keys));
         let woken: Vec<_> = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
         let inboxes: Vec<Inbox<Mail<SimLink>>> = woken
             .iter()
             .map(|flag| {
                 let flag = Arc::clone(flag);
-                Inbox::new(count, Box::new(move || flag.store(true, Ordering::SeqCst)))
+                // The two threads of a store send as well.
+                Inbox::new(count + 2, Box::new(move || flag.store(true, Ordering::SeqCst)))
             })
             .collect();
         let outboxes: Vec<Vec<_>> = (0..count)
@@ -134,7 +157,9 @@ impl Sim {
                 .collect()
             })
             .collect();
-        let workers = inboxes
+        let started = opened.map(|disk| disk.start(&shared, keys, &inboxes, &settings));
+        let (store, shares) = started.unzip();
+        let mut workers: Vec<_> = inboxes
             .into_iter()
             .zip(outboxes)
             .enumerate()
@@ -143,7 +168,84 @@ impl Sim {
                 Worker::new(index, Arc::clone(&shared), transport, inbox, outboxes, now)
             })
             .collect();
-        Self { shared, workers, woken, pipes: Vec::new(), now, accepts_next: 0, held_max: 0 }
+        if let Some(store) = &store {
+            for (worker, share) in workers.iter_mut().zip(shares.unwrap_or_default()) {
+                SimStore::attach(store, worker);
+                worker.restore(share);
+            }
+        }
+        let (pipes, accepts_next, held_max) = (Vec::new(), 0, 0);
+        Self { shared, workers, woken, pipes, now, store, accepts_next, held_max }
+    }
+
+    /// The broker ends in the middle of whatever it does, and so does the disk: what had not been
+    /// synced is there afterwards in parts, or not, as `seed` has it.
+    ///
+    /// # Panics
+    /// When there is no disk.
+    #[must_use]
+    pub fn crash(self, seed: u64) -> SimDisk {
+        let disk = self.kill();
+        disk.backend.crash(seed);
+        disk
+    }
+
+    /// The broker ends in the middle of whatever it does; what it has written is there.
+    ///
+    /// # Panics
+    /// When there is no disk.
+    #[must_use]
+    pub fn kill(self) -> SimDisk {
+        for pipe in &self.pipes {
+            pipe.lock().broker_closed = true;
+        }
+        let mut disk = self.store.expect("a disk").disk;
+        disk.now = self.now;
+        disk
+    }
+
+    /// The disk.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn disk(&mut self) -> &mut SimDisk {
+        &mut self.store.as_mut().expect("a disk").disk
+    }
+
+    /// What the workers and the log share.
+    ///
+    /// # Panics
+    /// When there is no disk.
+    #[must_use]
+    pub fn log(&self) -> &LogPort {
+        self.store.as_ref().expect("a disk").port()
+    }
+
+    /// Lets the log write one batch, and read what was asked for. Says whether anything moved.
+    pub fn run_storage_step(&mut self) -> bool {
+        let now = self.now;
+        self.store.as_mut().is_some_and(|store| store.step(now))
+    }
+
+    /// Lets one worker have one turn, so that a test decides who comes when. [`Self::run`] does
+    /// what is left.
+    pub fn turn(&mut self, worker: usize) {
+        self.report_events();
+        self.woken[worker].store(false, Ordering::SeqCst);
+        self.workers[worker].turn(self.now);
+    }
+
+    /// Lets the workers work until nothing moves, and the log do nothing.
+    ///
+    /// # Panics
+    /// When they never come to rest.
+    pub fn run_workers(&mut self) {
+        for _ in 0..100_000 {
+            if !self.run_round() {
+                return;
+            }
+        }
+        panic!("the workers never come to rest");
     }
 
     /// A new connection, nothing sent yet. Workers accept in turn.
@@ -160,25 +262,29 @@ impl Sim {
         Client::new(pipe)
     }
 
-    /// Lets the workers work until nothing moves.
+    /// Lets the workers and the log work until nothing moves.
     ///
     /// # Panics
     /// When they never come to rest.
     pub fn run(&mut self) {
         for _ in 0..100_000 {
-            let mut moved = self.report_events();
-            for (worker, woken) in self.workers.iter_mut().zip(&self.woken) {
-                moved |= woken.swap(false, Ordering::SeqCst);
-                moved |= worker.turn(self.now);
-            }
-            self.held_max = self.held_max.max(self.messages_held());
-            // Mail for a worker that had its turn before the sender.
-            moved |= self.woken.iter().any(|woken| woken.load(Ordering::SeqCst));
-            if !moved {
+            if !self.run_round() && !self.run_storage_step() {
                 return;
             }
         }
         panic!("the workers never come to rest");
+    }
+
+    /// One turn of each worker. Says whether anything moved.
+    fn run_round(&mut self) -> bool {
+        let mut moved = self.report_events();
+        for (worker, woken) in self.workers.iter_mut().zip(&self.woken) {
+            moved |= woken.swap(false, Ordering::SeqCst);
+            moved |= worker.turn(self.now);
+        }
+        self.held_max = self.held_max.max(self.messages_held());
+        // Mail for a worker that had its turn before the sender.
+        moved | self.woken.iter().any(|woken| woken.load(Ordering::SeqCst))
     }
 
     fn report_events(&mut self) -> bool {
@@ -210,7 +316,8 @@ impl Sim {
         let target = self.now.plus_millis(millis);
         self.run();
         loop {
-            let next = self.workers.iter().map(Worker::next_deadline).min();
+            let next = self.workers.iter().map(Worker::next_deadline);
+            let next = next.chain(self.store.as_ref().map(SimStore::next_deadline)).min();
             match next.filter(|next| *next <= target) {
                 Some(next) => self.now = self.now.max(next),
                 None => break,

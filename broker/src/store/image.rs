@@ -391,7 +391,9 @@ impl Reading {
                 draft.sent.insert(packet_id, (id, stamp));
             }
             Record::Released { packet_id, id, .. } => {
-                draft.released.insert(packet_id, stamp);
+                // It keeps its place among those in flight.
+                let sent = draft.sent.get(&packet_id).map_or(stamp, |(_, sent)| *sent);
+                draft.released.insert(packet_id, sent);
                 if id != 0 {
                     self.done(sid, id);
                 }

@@ -1,0 +1,292 @@
+//! What a crash leaves, and what is acknowledged when.
+
+use dunlin::worker::Settings;
+use dunlin_packets::Property;
+use dunlin_tests::{
+    Client, Connecting, Publishing, Sim, SimDisk, Subscribing, puback, pubcomp, pubrec, pubrel,
+    unsubscribe,
+};
+
+fn durable(workers: usize) -> Sim {
+    Sim::with_disk(workers, Settings::default(), SimDisk::default(), 7)
+}
+
+/// The power goes, and the broker starts again on what is certain to be on the disk.
+fn power_cut(sim: Sim, workers: usize) -> Sim {
+    Sim::with_disk(workers, Settings::default(), sim.crash(1), 7)
+}
+
+fn persistent(client_id: &str) -> Connecting<'_> {
+    Connecting::v5(client_id).resume().expiry(3600)
+}
+
+/// What has come, the properties of a CONNACK left out.
+fn taken(client: &Client) -> Vec<String> {
+    let mut texts = client.take();
+    if let Some(first) = texts.first_mut().filter(|first| first.starts_with("CONNACK")) {
+        first.truncate(first.find(" [").unwrap_or(first.len()));
+    }
+    texts
+}
+
+/// A subscriber with a session that outlives its connection, which has just ended.
+fn offline_subscriber(sim: &mut Sim, client_id: &str, qos: u8) {
+    let subscriber = Client::online(sim, &persistent(client_id));
+    subscriber.send(sim, Subscribing::to("t/#", qos).v5());
+    subscriber.drop_connection(sim);
+}
+
+#[test]
+fn an_offline_session_gets_what_was_acknowledged_before_the_power_went() {
+    for workers in [1, 2, 4] {
+        let mut sim = durable(workers);
+        for name in ["s1", "s2", "s3"] {
+            offline_subscriber(&mut sim, name, 1);
+        }
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for id in 1..=3 {
+            publisher.send(&mut sim, Publishing::q1("t/x", &format!("m{id}"), id).v5());
+        }
+        assert_eq!(publisher.take(), ["PUBACK 1", "PUBACK 2", "PUBACK 3"]);
+        let mut sim = power_cut(sim, 3);
+        for name in ["s1", "s2", "s3"] {
+            let subscriber = Client::connect(&mut sim, &persistent(name));
+            assert_eq!(
+                taken(&subscriber),
+                [
+                    "CONNACK Success present",
+                    "PUBLISH t/x \"m1\" q1 id=1",
+                    "PUBLISH t/x \"m2\" q1 id=2",
+                    "PUBLISH t/x \"m3\" q1 id=3"
+                ],
+                "{workers} workers, {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_waits_for_the_sync() {
+    let mut sim = durable(1);
+    offline_subscriber(&mut sim, "s", 1);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.write(Publishing::q1("t/x", "m", 1).v5());
+    sim.run_workers();
+    assert!(publisher.take().is_empty());
+    sim.run();
+    assert_eq!(publisher.take(), ["PUBACK 1"]);
+}
+
+#[test]
+fn what_only_clean_sessions_get_never_touches_the_disk() {
+    let mut sim = durable(2);
+    let subscriber = Client::online(&mut sim, &Connecting::v5("s"));
+    subscriber.send(&mut sim, Subscribing::to("t/#", 1).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let before = sim.disk().bytes();
+    publisher.write(Publishing::q1("t/x", "m", 1).v5());
+    sim.run_workers();
+    assert_eq!(publisher.take(), ["PUBACK 1"]);
+    sim.advance_s(1);
+    assert_eq!(sim.disk().bytes(), before);
+}
+
+#[test]
+fn acknowledgements_keep_their_order_whether_they_wait_or_not() {
+    let mut sim = durable(2);
+    offline_subscriber(&mut sim, "s", 1);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.write(Publishing::q1("t/x", "kept", 1).v5());
+    publisher.write(Publishing::q1("nobody", "not kept", 2).v5());
+    sim.run_workers();
+    assert!(publisher.take().is_empty());
+    sim.run();
+    assert_eq!(publisher.take(), ["PUBACK 1", "PUBACK 2 NoMatchingSubscribers"]);
+}
+
+#[test]
+fn nobody_gets_what_a_crash_could_take_back() {
+    let mut sim = durable(2);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t/#", 2).v5());
+    let _ = subscriber.take();
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    publisher.write(Publishing::q2("t/x", "m", 1).v5());
+    sim.run_workers();
+    assert!(subscriber.take().is_empty());
+    sim.run();
+    assert_eq!(subscriber.take(), ["PUBLISH t/x \"m\" q2 id=1"]);
+}
+
+#[test]
+fn a_qos_2_delivery_goes_on_where_it_was_when_the_power_went() {
+    let mut sim = durable(2);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t/#", 2).v5());
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    for (id, payload) in [(1, "a"), (2, "b"), (3, "c")] {
+        publisher.send(&mut sim, Publishing::q2("t/x", payload, id).v5());
+    }
+    assert_eq!(subscriber.take().len(), 4);
+    // The first is over, the second released, the third not.
+    subscriber.send(&mut sim, pubrec(1));
+    subscriber.send(&mut sim, pubcomp(1));
+    subscriber.send(&mut sim, pubrec(2));
+    assert_eq!(subscriber.take(), ["PUBREL 1", "PUBREL 2"]);
+    sim.advance_s(1);
+    let mut sim = power_cut(sim, 1);
+    let subscriber = Client::connect(&mut sim, &persistent("s"));
+    assert_eq!(
+        taken(&subscriber),
+        ["CONNACK Success present", "PUBREL 2", "PUBLISH t/x \"c\" q2 id=3 dup"]
+    );
+    subscriber.send(&mut sim, pubcomp(2));
+    subscriber.send(&mut sim, pubrec(3));
+    assert_eq!(subscriber.take(), ["PUBREL 3"]);
+}
+
+#[test]
+fn a_qos_2_publication_that_comes_again_after_the_crash_is_not_published_again() {
+    for workers in [1, 2, 3] {
+        let mut sim = durable(workers);
+        offline_subscriber(&mut sim, "s", 2);
+        offline_subscriber(&mut sim, "s2", 2);
+        let publisher = Client::online(&mut sim, &persistent("p"));
+        publisher.send(&mut sim, Publishing::q2("t/x", "m", 9).v5());
+        assert_eq!(publisher.take(), ["PUBREC 9"]);
+        let mut sim = power_cut(sim, workers);
+        let publisher = Client::online(&mut sim, &persistent("p"));
+        publisher.send(&mut sim, Publishing::q2("t/x", "m", 9).dup().v5());
+        assert_eq!(publisher.take(), ["PUBREC 9"]);
+        publisher.send(&mut sim, pubrel(9));
+        assert_eq!(publisher.take(), ["PUBCOMP 9"]);
+        let mut sim = power_cut(sim, workers);
+        for name in ["s", "s2"] {
+            let subscriber = Client::connect(&mut sim, &persistent(name));
+            assert_eq!(subscriber.take().len(), 2, "once");
+            subscriber.drop_connection(&mut sim);
+        }
+        // The identifier is free: the next one under it is another.
+        let publisher = Client::online(&mut sim, &persistent("p"));
+        publisher.send(&mut sim, Publishing::q2("t/y", "n", 9).v5());
+        let subscriber = Client::connect(&mut sim, &persistent("s"));
+        assert_eq!(
+            subscriber.take()[1..],
+            ["PUBLISH t/x \"m\" q2 id=1 dup", "PUBLISH t/y \"n\" q2 id=2"]
+        );
+    }
+}
+
+#[test]
+fn subscriptions_survive_with_all_their_options() {
+    let mut sim = durable(2);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("a/#", 2).no_local().identifier(5).v5());
+    subscriber.send(&mut sim, Subscribing::to("b/#", 1).as_published().v5());
+    subscriber.send(&mut sim, Subscribing::to("c/#", 1).v5());
+    subscriber.send(&mut sim, unsubscribe(9, &["c/#"]));
+    let mut sim = power_cut(sim, 3);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Publishing::q1("a/x", "own", 1).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.send(&mut sim, Publishing::q1("a/x", "other", 1).v5());
+    publisher.send(&mut sim, Publishing::q1("b/x", "kept", 2).retain().v5());
+    publisher.send(&mut sim, Publishing::q1("c/x", "gone", 3).v5());
+    let texts = subscriber.take();
+    assert!(texts[0].starts_with("PUBACK 1"), "{texts:?}");
+    assert_eq!(
+        texts[1..],
+        [
+            "PUBLISH a/x \"other\" q1 id=1 [SubscriptionIdentifier(5)]",
+            "PUBLISH b/x \"kept\" q1 id=2 retain"
+        ]
+    );
+}
+
+#[test]
+fn a_session_expires_over_a_restart_and_its_will_goes_out() {
+    let mut sim = durable(1);
+    let watcher_of = |sim: &mut Sim| {
+        let watcher = Client::online(sim, &Connecting::v5("w"));
+        watcher.send(sim, Subscribing::to("will/#", 1).v5());
+        let _ = watcher.take();
+        watcher
+    };
+    let with_will = Connecting::v5("s")
+        .resume()
+        .expiry(100)
+        .will("will/s", "gone", 1, false)
+        .will_with(Property::WillDelayInterval(50));
+    let client = Client::online(&mut sim, &with_will);
+    client.drop_connection(&mut sim);
+    sim.advance_s(10);
+    let mut sim = power_cut(sim, 1);
+    let watcher = watcher_of(&mut sim);
+    sim.advance_s(39);
+    assert!(watcher.take().is_empty());
+    sim.advance_s(2);
+    assert_eq!(watcher.take(), ["PUBLISH will/s \"gone\" q1 id=1"]);
+    sim.advance_s(40);
+    let again = Client::connect(&mut sim, &persistent("s"));
+    assert_eq!(taken(&again), ["CONNACK Success present"]);
+    again.drop_connection(&mut sim);
+    sim.advance_s(3601);
+    let mut sim = power_cut(sim, 2);
+    let again = Client::connect(&mut sim, &persistent("s"));
+    assert_eq!(taken(&again), ["CONNACK Success"]);
+}
+
+#[test]
+fn retained_messages_survive_and_their_deletion_too() {
+    for workers in [1, 3] {
+        let mut sim = durable(workers);
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for (id, topic) in (1..).zip(["r/1", "r/2", "r/3", "r/4"]) {
+            publisher.send(&mut sim, Publishing::q1(topic, "old", id).retain().v5());
+        }
+        publisher.send(&mut sim, Publishing::q1("r/2", "new", 5).retain().v5());
+        publisher.send(&mut sim, Publishing::q1("r/3", "", 6).retain().v5());
+        assert_eq!(publisher.take().len(), 6);
+        let mut sim = power_cut(sim, workers);
+        let reader = Client::online(&mut sim, &Connecting::v5("x"));
+        reader.send(&mut sim, Subscribing::to("r/#", 0).v5());
+        let mut texts = reader.take()[1..].to_vec();
+        texts.sort();
+        assert_eq!(
+            texts,
+            [
+                "PUBLISH r/1 \"old\" retain",
+                "PUBLISH r/2 \"new\" retain",
+                "PUBLISH r/4 \"old\" retain"
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_session_that_was_discarded_does_not_come_back() {
+    let mut sim = durable(1);
+    offline_subscriber(&mut sim, "s", 1);
+    let clean = Client::connect(&mut sim, &Connecting::v5("s"));
+    assert_eq!(taken(&clean), ["CONNACK Success"]);
+    let mut sim = power_cut(sim, 1);
+    let again = Client::connect(&mut sim, &persistent("s"));
+    assert_eq!(taken(&again), ["CONNACK Success"]);
+}
+
+#[test]
+fn what_was_acknowledged_by_the_client_does_not_come_again_after_a_clean_end() {
+    let mut sim = durable(2);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t/#", 1).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.send(&mut sim, Publishing::q1("t/x", "m", 1).v5());
+    subscriber.send(&mut sim, puback(1));
+    let _ = subscriber.take();
+    sim.begin_shutdown();
+    sim.advance_s(10);
+    assert!(sim.is_finished());
+    let mut sim = Sim::with_disk(2, Settings::default(), sim.kill(), 7);
+    let subscriber = Client::connect(&mut sim, &persistent("s"));
+    assert_eq!(taken(&subscriber), ["CONNACK Success present"]);
+}
