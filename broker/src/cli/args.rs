@@ -41,7 +41,7 @@ Client options:
 
 Torture options:
   --kills N          [20]              --seconds S           instead of --kills
-  --publishers P     [4]               --rate N              [500] of each per second
+  --publishers P     [4]               --rate N              [2000] of each per second
   --subscribers S    [4]               --offline O           [2] who come back at the end
   --dir DIR          [temporary]       --seed N              [by the clock]
   --workers N, --set NAME=VALUE        passed to the broker

@@ -47,7 +47,7 @@ impl Default for TortureArgs {
             publishers: 4,
             subscribers: 4,
             offline: 2,
-            rate: 500,
+            rate: 2000,
             directory: None,
             seed: None,
             verbose: false,
