@@ -40,7 +40,7 @@ Client options:
   -k, --keep-alive SECONDS [60]
 
 Torture options:
-  --kills N          [20]              --seconds S           instead of --kills
+  --kills N          [20]              --seconds S           instead, or with --kills 0
   --publishers P     [4]               --rate N              [2000] of each per second
   --subscribers S    [4]               --offline O           [2] who come back at the end
   --dir DIR          [temporary]       --seed N              [by the clock]

@@ -14,6 +14,8 @@ pub(super) enum Extent {
     Kills(u32),
     /// Until the first kill after so many seconds.
     Seconds(u32),
+    /// So many seconds without a kill.
+    Calm(u32),
 }
 
 /// Arguments of `torture`.
@@ -91,6 +93,7 @@ impl TortureArgs {
             }
         }
         args.extent = match (kills, seconds) {
+            (Some(0), Some(seconds)) => Extent::Calm(seconds),
             (Some(_), Some(_)) => return Err("give --kills or --seconds, not both".into()),
             (None, Some(seconds)) => Extent::Seconds(seconds),
             (kills, None) => kills.map_or(args.extent, Extent::Kills),

@@ -92,6 +92,9 @@ impl<'a> Publisher<'a> {
         loop {
             self.publish(window, &mut link.output);
             link.flush()?;
+            if self.drops_connection() {
+                return Ok(false);
+            }
             link.read(self.wait(window))?;
             while let Some(packet) = link.input.next()? {
                 self.on_packet(&packet, &mut link.output)?;
@@ -107,10 +110,17 @@ impl<'a> Publisher<'a> {
             if self.has_stalled() {
                 return Err(Broken::fault("publications are not acknowledged"));
             }
-            if self.is_flaky && self.last_left.is_none() && self.member.random.one_in(100) {
-                return Ok(false);
-            }
         }
+    }
+
+    /// Now and then, once the broker may have taken what was sent and before its answers are read.
+    fn drops_connection(&mut self) -> bool {
+        let Member { shared, random, .. } = &mut self.member;
+        let drops = self.is_flaky && self.last_left.is_none() && random.one_in(100);
+        if drops {
+            shared.pause(random.within(0..=3));
+        }
+        drops
     }
 
     fn has_stalled(&self) -> bool {

@@ -78,6 +78,16 @@ impl Interest {
     }
 }
 
+/// What may be wrong with a delivery, beside its absence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    DuplicatedAtQos2,
+    OutOfOrder,
+}
+
+/// Wrong deliveries that are remembered as examples.
+const EXAMPLES_MAX: usize = 3;
+
 /// What a subscriber was given, counted as an application would see it.
 #[derive(Clone, Debug)]
 pub(super) struct Receipts {
@@ -94,6 +104,7 @@ pub(super) struct Receipts {
     pub(super) duplicated_at_qos1: u64,
     /// First deliveries behind a later one of their publisher, topic and QoS.
     pub(super) out_of_order: u64,
+    pub(super) examples: Vec<(Wrong, Publication)>,
 }
 
 impl Receipts {
@@ -106,6 +117,7 @@ impl Receipts {
             duplicated_at_qos2: 0,
             duplicated_at_qos1: 0,
             out_of_order: 0,
+            examples: Vec::new(),
         }
     }
 
@@ -115,6 +127,7 @@ impl Receipts {
         if !self.seen[source].insert(publication.sequence) {
             if publication.qos().min(self.interest.qos) == QoS::ExactlyOnce {
                 self.duplicated_at_qos2 += 1;
+                self.remember(Wrong::DuplicatedAtQos2, publication);
             } else {
                 self.duplicated_at_qos1 += 1;
             }
@@ -124,8 +137,15 @@ impl Receipts {
         let newest = &mut self.newest[source][publication.lane() as usize];
         if publication.sequence < *newest {
             self.out_of_order += 1;
+            self.remember(Wrong::OutOfOrder, publication);
         } else {
             *newest = publication.sequence + 1;
+        }
+    }
+
+    fn remember(&mut self, wrong: Wrong, publication: Publication) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push((wrong, publication));
         }
     }
 

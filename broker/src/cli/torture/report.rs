@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use super::member::Faults;
-use super::publication::ROUND;
+use super::publication::{Publication, ROUND};
 use super::publisher::PublisherRecord;
 use super::receipts::{Published, Sequences};
 use super::retained::Findings;
 use super::subscriber::SubscriberRecord;
 
 /// Examples of each kind that are named, at most, and of what one subscriber lacks.
-const EXAMPLES_MAX: usize = 8;
+const EXAMPLES_MAX: usize = 12;
 const LOST_EXAMPLES_MAX: usize = 3;
 
 /// What is known of the broker's lives.
@@ -110,7 +110,7 @@ impl Report {
             if record.session_present && lacks_last_round(record, &missing, published) {
                 subscriptions_lost += 1;
             }
-            for text in lost_examples(record, &missing) {
+            for text in examples(record, &missing) {
                 self.example(|| text);
             }
         }
@@ -198,15 +198,18 @@ fn lacks_last_round(
     last.peek().is_some() && last.all(|is_missing| is_missing)
 }
 
-/// The first losses of a subscriber, in words.
-fn lost_examples(record: &SubscriberRecord, missing: &[Sequences]) -> Vec<String> {
+/// The first losses of a subscriber, and what else was wrong with its deliveries, in words.
+fn examples(record: &SubscriberRecord, missing: &[Sequences]) -> Vec<String> {
+    let client = &record.client_id;
     let each = missing.iter().enumerate();
     let lost =
         each.flat_map(|(source, missing)| missing.iter().map(move |sequence| (source, sequence)));
-    lost.take(LOST_EXAMPLES_MAX)
-        .map(|(source, sequence)| {
-            let client = &record.client_id;
-            format!("lost: publisher {source}, sequence {sequence}, subscriber {client}")
-        })
-        .collect()
+    let lost = lost.take(LOST_EXAMPLES_MAX).map(|(source, sequence)| {
+        format!("lost: publisher {source}, sequence {sequence}, subscriber {client}")
+    });
+    let wrong = record.receipts.examples.iter().map(|(wrong, publication)| {
+        let Publication { source, sequence } = publication;
+        format!("{wrong:?}: publisher {source}, sequence {sequence}, subscriber {client}")
+    });
+    lost.chain(wrong).collect()
 }

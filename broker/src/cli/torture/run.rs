@@ -89,7 +89,7 @@ pub(in crate::cli) fn run(args: &TortureArgs) -> Result<(), Box<dyn Error>> {
 fn pace(args: &TortureArgs) -> u32 {
     let run_ms = match args.extent {
         Extent::Kills(kills) => u64::from(kills) * LIFE_AND_START_MS,
-        Extent::Seconds(seconds) => u64::from(seconds) * 1000,
+        Extent::Seconds(seconds) | Extent::Calm(seconds) => u64::from(seconds) * 1000,
     };
     let most = u64::from(PUBLICATIONS_MAX) * 1000 / (run_ms + LAST_LIFE_MS);
     args.rate.min(most as u32).max(1)
@@ -163,7 +163,11 @@ impl Course<'_> {
             let publishers = spawn_publishers(scope, self.args, self.shared);
             let subscribers = spawn_subscribers(scope, self.args, self.shared);
             let mut broker = self.torture()?;
-            if !self.shared.pause(LAST_LIFE_MS) {
+            let last_life_ms = match self.args.extent {
+                Extent::Calm(seconds) => u64::from(seconds) * 1000,
+                Extent::Kills(_) | Extent::Seconds(_) => LAST_LIFE_MS,
+            };
+            if !self.shared.pause(last_life_ms) {
                 return Err("interrupted".into());
             }
             self.shared.enter(Phase::LastRound);
@@ -209,6 +213,7 @@ impl Course<'_> {
     fn is_last(&self, begun: Time) -> bool {
         match self.args.extent {
             Extent::Kills(kills) => self.lives.kills >= kills,
+            Extent::Calm(_) => true,
             Extent::Seconds(seconds) => {
                 self.shared.now().millis_since(begun) >= u64::from(seconds) * 1000
             }
