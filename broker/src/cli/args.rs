@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use dunlin_packets::{QoS, Version};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 
+use super::torture::TortureArgs;
 use crate::config::Sources;
 
 /// What `--help` prints.
@@ -20,6 +21,8 @@ Usage:
                                        publish; without -m, each line of standard input
   dunlin sub -t FILTER... [-c COUNT] [-v] [CLIENT OPTIONS]
                                        subscribe and print payloads, -v with topics
+  dunlin torture [TORTURE OPTIONS]     kill a broker of its own again and again, and audit that
+                                       nothing it acknowledged is lost or doubled
   dunlin --version
 
 Options of serve and check-config, over the environment (DUNLIN_...), over the file:
@@ -35,6 +38,14 @@ Client options:
   -i, --id ID        [assigned]        -V, --mqtt 3|4|5      [5]
   -u, --user NAME                      -P, --password TEXT
   -k, --keep-alive SECONDS [60]
+
+Torture options:
+  --kills N          [20]              --seconds S           instead, or with --kills 0
+  --publishers P     [4]               --rate N              [2000] of each per second
+  --subscribers S    [4]               --offline O           [2] who come back at the end
+  --dir DIR          [temporary]       --seed N              [by the clock]
+  --workers N, --set NAME=VALUE        passed to the broker
+  --verbose                            its log here, not in DIR.log
 ";
 
 /// What to do.
@@ -50,6 +61,8 @@ pub enum Command {
     Publish(PublishArgs),
     /// Subscribe as a client.
     Subscribe(SubscribeArgs),
+    /// Kill a broker again and again, and audit it.
+    Torture(TortureArgs),
     /// Print a text and exit.
     Print(String),
 }
@@ -105,6 +118,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
         "config" => parse_config(&mut parser),
         "pub" => parse_publish(&mut parser),
         "sub" => parse_subscribe(&mut parser),
+        "torture" => parse_torture(&mut parser),
         "help" => Ok(Command::Print(HELP.into())),
         other => Err(format!("there is no command \"{other}\"; see dunlin --help").into()),
     }
@@ -136,6 +150,11 @@ fn parse_serve(
         }
     }
     Ok(command(sources))
+}
+
+fn parse_torture(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let args = TortureArgs::parse(parser)?;
+    Ok(args.map_or_else(|| Command::Print(HELP.into()), Command::Torture))
 }
 
 fn set(sources: &mut Sources, key: &str, value: String) {

@@ -3,6 +3,8 @@
 mod args;
 mod client;
 mod run;
+mod torture;
 
 pub use args::{Command, parse};
 pub use run::run;
+pub use torture::TortureArgs;

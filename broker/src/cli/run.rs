@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::args::Command;
-use super::client;
+use super::{client, torture};
 use crate::config::{Config, LogConfig, Sources, default_file};
 use crate::serve::Broker;
 
@@ -30,6 +30,7 @@ pub fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::PrintDefaultConfig => print(&default_file()),
         Command::Publish(args) => Ok(client::publish(&args)?),
         Command::Subscribe(args) => Ok(client::subscribe(&args)?),
+        Command::Torture(args) => torture::run(&args),
         Command::Print(text) => print(&text),
     }
 }
