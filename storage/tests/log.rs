@@ -137,7 +137,7 @@ fn a_full_device_takes_whole_frames_and_the_rest_later() {
 #[test]
 fn a_frame_that_would_exceed_the_limit_of_bytes_is_refused() {
     let backend = MemoryBackend::new();
-    let limits = LogOptions { segment_bytes: 100, bytes_max: 320 };
+    let limits = LogOptions { segment_bytes: 100, bytes_max: 320, secret: 0 };
     let (mut log, _) = Log::open(backend, limits, Damage::Refuse).unwrap();
     let mut sent = frames(START, &[[1; 18]; 10]);
     assert_eq!(log.append(&mut sent), Err(LogError::Full));
