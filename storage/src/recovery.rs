@@ -27,6 +27,9 @@ use crate::{Backend, BackendError, ReadFile};
 /// The address of the first frame of a new log, so that 0 is never one.
 pub(crate) const START: u64 = 4096;
 
+/// So many missing parts are listed; the rest is counted.
+const MISSING_MAX: usize = 1000;
+
 /// A part of the log that had been synced and is not there, or not as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -41,18 +44,25 @@ pub struct Missing {
     pub to: u64,
     /// Good frames behind it.
     pub frames_behind: u64,
+    /// So many more parts are missing behind this one and are not listed. 0 but in the last of a
+    /// list of 1000.
+    pub unlisted: u64,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, offset, from, to, frames_behind } = self;
+        let Self { file, offset, from, to, frames_behind, unlisted } = self;
         let bytes = to - from;
         if *offset == 0 {
             write!(f, "{file}: the header is damaged, so {bytes} bytes cannot be checked")?;
         } else {
             write!(f, "{file}: {bytes} bytes are missing or damaged at offset {offset}")?;
         }
-        write!(f, " (addresses {from} to {to}), {frames_behind} good frames follow")
+        write!(f, " (addresses {from} to {to}), {frames_behind} good frames follow")?;
+        if *unlisted > 0 {
+            write!(f, "; {unlisted} more parts are missing")?;
+        }
+        Ok(())
     }
 }
 
@@ -155,7 +165,7 @@ impl Survey {
     fn missing(&self, gap: Gap, frames_behind: u64) -> Missing {
         let Gap { from, to, .. } = gap;
         let offset = self.secret.map_or(0, |_| SEGMENT_HEADER_BYTES + (from - self.base));
-        Missing { file: name_of(self.base), offset, from, to, frames_behind }
+        Missing { file: name_of(self.base), offset, from, to, frames_behind, unlisted: 0 }
     }
 
     fn info(&self) -> SegmentInfo {
@@ -290,11 +300,14 @@ fn cut_torn_tail(last: &mut Survey) -> u64 {
 }
 
 fn find_missing(surveys: &[Survey]) -> Vec<Missing> {
-    let mut missing = Vec::new();
+    let mut missing: Vec<Missing> = Vec::new();
     let mut frames_behind: u64 = surveys.iter().map(|survey| survey.counts.frames).sum();
     for survey in surveys {
         for gap in &survey.gaps {
-            missing.push(survey.missing(*gap, frames_behind - gap.before.frames));
+            match missing.get_mut(MISSING_MAX - 1) {
+                Some(last) => last.unlisted += 1,
+                None => missing.push(survey.missing(*gap, frames_behind - gap.before.frames)),
+            }
         }
         frames_behind -= survey.counts.frames;
     }

@@ -166,8 +166,14 @@ fn damage_in_a_segment_that_is_not_the_last_is_never_torn() {
     let bytes = backend.content(&name_of(START)).unwrap();
     replace(&backend, &name_of(START), &bytes[..bytes.len() - 1]);
     let missing = corrupt(open_as(&backend, 0, Damage::Refuse));
-    let expected =
-        Missing { file: name_of(START), offset: 32, from: START, to: START + 37, frames_behind: 1 };
+    let expected = Missing {
+        file: name_of(START),
+        offset: 32,
+        from: START,
+        to: START + 37,
+        frames_behind: 1,
+        unlisted: 0,
+    };
     assert_eq!(missing, [expected]);
 }
 
@@ -351,6 +357,27 @@ fn a_segment_with_a_damaged_header_is_missing_as_a_whole_and_takes_no_more() {
         expected.push((last.end, b"more".to_vec()));
         assert_eq!(contents_and_missing(&log), (expected, vec![lost]));
     }
+}
+
+#[test]
+fn a_thousand_missing_parts_are_listed_and_the_rest_is_counted() {
+    let backend = MemoryBackend::new();
+    let mut log = open(&backend, 1 << 20);
+    let damaged = 1234;
+    log.append(&mut frames(START, &vec![b""; 2 * damaged])).unwrap();
+    log.sync().unwrap();
+    append(&mut log, b"").unwrap();
+    for n in 0..damaged {
+        backend.flip(&name_of(START), SEGMENT_HEADER_BYTES + 2 * n * 32, 1).unwrap();
+    }
+    let missing = corrupt(open_as(&backend, 1 << 20, Damage::Refuse));
+    assert_eq!(missing.len(), 1000);
+    assert!(missing[..999].iter().all(|part| part.unlisted == 0));
+    assert_eq!((missing[999].from, missing[999].unlisted), (START + 2 * 999 * 32, 234));
+    assert!(missing[999].to_string().ends_with("; 234 more parts are missing"));
+    let (log, opened) = open_as(&backend, 1 << 20, Damage::Skip).unwrap();
+    assert_eq!((opened.frames as usize, opened.missing), (damaged + 1, missing));
+    assert_eq!(contents_and_missing(&log).1.len(), damaged);
 }
 
 #[test]
