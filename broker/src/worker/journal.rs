@@ -23,6 +23,9 @@ use crate::store::{LogPort, LogState, Submission, Wanted};
 
 /// Cargo lists that are kept for the next frame.
 const SPARES_MAX: usize = 16;
+/// What a session or a subscription takes in the log, and a retained message, about.
+const SESSION_BYTES: usize = 64;
+const RETAINED_BYTES: usize = 1024;
 /// A frame of so many bytes is submitted before the turn is over.
 const FRAME_BYTES: usize = 8 << 20;
 /// Publications of one worker that wait for answers of others, above which it reads no more.
@@ -287,6 +290,25 @@ impl<T: Transport> Worker<T> {
             let answer = Answer { ticket, is_recorded: true, ..Answer::default() };
             self.answer(to, answer);
         }
+    }
+
+    /// What a turn leaves to do for the log when everything else is done.
+    pub(super) fn finish_log_turn(&mut self) {
+        self.submit_journal();
+        self.spill();
+        let live = self.live_log_bytes();
+        if let Some(journal) = &self.journal {
+            journal.port.set_live(self.index, live);
+        }
+    }
+
+    /// What of the log this worker still needs, about: messages, sessions with their filters,
+    /// retained messages.
+    fn live_log_bytes(&self) -> u64 {
+        let stats = self.pool.stats();
+        let sessions = self.sessions.len() + self.subscriptions.len();
+        let retained = stats.live_bytes.min(self.retained.len() * RETAINED_BYTES);
+        (stats.logged_bytes + sessions * SESSION_BYTES + retained) as u64
     }
 
     /// Submits a frame that has become large within a turn.

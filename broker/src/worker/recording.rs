@@ -299,9 +299,10 @@ impl<T: Transport> Worker<T> {
         let session = &mut slot.session;
         // What needs nothing written down waits only for what it must not overtake.
         let must_wait = level != Level::Memory || journal.has_answers(publisher.conn);
-        let is_held = must_wait && journal.hold_answer(publisher.conn, |out| {
-            session.acknowledge(packet_id, Outcome { qos, code, level: level.name() }, out);
-        });
+        let is_held = must_wait
+            && journal.hold_answer(publisher.conn, |out| {
+                session.acknowledge(packet_id, Outcome { qos, code, level: level.name() }, out);
+            });
         if is_held {
             self.counters.acknowledged[level as usize] += 1;
         } else {
