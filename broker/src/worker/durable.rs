@@ -25,9 +25,9 @@ impl<T: Transport> Worker<T> {
         self.shared.settings.durability.strictest() == Level::Fsync
     }
 
-    /// A connection has begun: from here on the session outlives a crash, or does not. What the
-    /// CONNACK says, a session that is new or one that is gone (`is_replaced`), is safe before it is
-    /// sent.
+    /// A connection has begun: from here on the session outlives a crash, or does not. The CONNACK
+    /// for a session that is new, or in place of one that is gone (`is_replaced`), is not sent
+    /// before that is safe.
     pub(super) fn record_attached(&mut self, session: SessionId, conn: ConnId, is_replaced: bool) {
         let must_sync = self.syncs_sessions();
         let Some(journal) = &mut self.journal else { return };

@@ -6,9 +6,9 @@ use dunlin_packets::{ConnectError, Frame, Kind, Packet, PacketError, QoS, Reason
 use dunlin_queue::Time;
 use dunlin_session::{Action, Context, Offer, Refusal};
 
+use super::acknowledge::Acknowledgement;
 use super::conn::{ConnId, Peer, Phase};
 use super::deliver::Publisher;
-use super::recording::Acknowledgement;
 use super::sessions::SessionId;
 use super::timers::Timer;
 use super::{Transport, Worker};

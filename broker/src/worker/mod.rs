@@ -13,6 +13,7 @@
 //! message, `publish` routes it into the queues of local sessions and the outboxes of other
 //! workers, `flush` pulls it into the socket.
 
+mod acknowledge;
 mod attach;
 mod backlog;
 mod broker;
@@ -26,6 +27,7 @@ mod interest;
 mod journal;
 mod mail;
 mod pressure;
+mod progress;
 mod publish;
 mod recording;
 mod restore;
@@ -40,6 +42,7 @@ mod subscribe;
 mod sys;
 mod timers;
 mod transport;
+mod trouble;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
