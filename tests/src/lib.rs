@@ -6,6 +6,7 @@ mod describe;
 mod packets;
 pub mod program;
 mod sim;
+pub mod simulate;
 
 pub use client::Client;
 pub use describe::describe;

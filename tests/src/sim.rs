@@ -114,9 +114,23 @@ impl Sim {
     /// A broker with so many workers. `$SYS` is off: its figures would be in everybody's way.
     #[must_use]
     pub fn new(count: usize, settings: Settings) -> Self {
+        Self::start(count, settings, None)
+    }
+
+    /// The same, and the same again whenever the seed is the same.
+    #[must_use]
+    pub fn with_hash_seed(count: usize, settings: Settings, seed: u64) -> Self {
+        Self::start(count, settings, Some(seed))
+    }
+
+    fn start(count: usize, settings: Settings, hash_seed: Option<u64>) -> Self {
         let settings = Settings { sys_interval_ms: 0, ..settings };
         let now = Time::from_millis(1_000_000_000_000);
-        let shared = Arc::new(Shared::new(settings, count, 1, now));
+        let shared = Shared::new(settings, count, 1, now);
+        let shared = Arc::new(match hash_seed {
+            Some(seed) => shared.with_hash_seed(seed),
+            None => shared,
+        });
         let woken: Vec<_> = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
         let inboxes: Vec<Inbox<Mail<SimLink>>> = woken
             .iter()
@@ -179,6 +193,14 @@ impl Sim {
             }
         }
         panic!("the workers never come to rest");
+    }
+
+    /// Lets one worker have one turn, so that a test decides who comes when. [`Self::run`] does
+    /// what is left.
+    pub fn turn(&mut self, worker: usize) {
+        self.report_events();
+        self.woken[worker].store(false, Ordering::SeqCst);
+        self.workers[worker].turn(self.now);
     }
 
     fn report_events(&mut self) -> bool {

@@ -95,6 +95,13 @@ impl Shared {
         }
     }
 
+    /// With hashes that depend on `seed` alone, so that a test runs twice in the same way.
+    #[must_use]
+    pub fn with_hash_seed(mut self, seed: u64) -> Self {
+        self.hasher = ahash::RandomState::with_seeds(seed, 0x6475, 0x6e6c, 0x696e);
+        self
+    }
+
     fn hash(&self, text: &str) -> u64 {
         self.hasher.hash_one(text.as_bytes())
     }

@@ -1,0 +1,291 @@
+//! What a client received, against what it may receive.
+
+use dunlin_packets::RetainHandling;
+
+use super::audit::{Auditor, Verdict, violation};
+use super::names::{FilterId, TopicId};
+use super::publication::{PubId, Stage};
+use super::session::Session;
+use super::subscriptions::{Change, Terms};
+
+/// A PUBLISH as a client got it, its alias resolved.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Topic.
+    pub topic: TopicId,
+    /// The publication; `None` without a payload.
+    pub publication: Option<PubId>,
+    /// QoS of the delivery.
+    pub qos: u8,
+    /// Sent before.
+    pub dup: bool,
+    /// RETAIN.
+    pub retain: bool,
+    /// At QoS 1 and 2.
+    pub packet_id: u16,
+    /// Subscription identifiers.
+    pub identifiers: Vec<u32>,
+    /// Seconds left, as the broker said.
+    pub expiry_s: Option<u32>,
+    /// Whether the connection speaks 5.0.
+    pub has_properties: bool,
+    /// When it came in; `None` when the connection has been slow, so that it may have been composed
+    /// earlier.
+    pub came_ms: Option<u64>,
+}
+
+impl Auditor {
+    /// A client reads a delivery. `is_new` when its application gets it: not for what QoS 2 has
+    /// filtered out as a repetition.
+    ///
+    /// # Errors
+    /// When the client must not get it, not now, or not like that.
+    pub fn on_delivery(&mut self, client: usize, delivery: &Delivery, is_new: bool) -> Verdict {
+        let Some(id) = delivery.publication else { return self.on_empty(client, delivery) };
+        let publication = self.publications.get(id);
+        if publication.topic != delivery.topic {
+            return violation(format!("c{client} got #{id} under another topic: {delivery:?}"));
+        }
+        if matches!(publication.stage, Stage::Kept | Stage::Discarded) {
+            return violation(format!(
+                "c{client} got will #{id}, which is {:?}: {publication:?}",
+                publication.stage
+            ));
+        }
+        let live = self.possible_terms(client, id);
+        let replays = self.possible_replays(client, id);
+        self.check_terms(client, id, delivery, &live, &replays)?;
+        self.check_expiry(client, id, delivery)?;
+        let is_count = match delivery.qos {
+            0 => true,
+            1 => !delivery.dup || !self.sessions[client].delivered.contains_key(&id),
+            _ => is_new,
+        };
+        if is_count {
+            self.check_count(client, id, delivery, &live, replays.len() as u32)?;
+            self.check_order(client, id, delivery, &live, !replays.is_empty())?;
+            *self.sessions[client].delivered.entry(id).or_default() += 1;
+        }
+        let topic = delivery.topic;
+        let session = &mut self.sessions[client];
+        session.owed.remove(&id);
+        session.owed_retained.retain(|&(_, other), floor| other != topic || *floor > id);
+        self.on_delivered_to_member(id);
+        Ok(())
+    }
+
+    /// Empty payloads have no number, so only this is known: there was such a publication, and it
+    /// may have come here.
+    fn on_empty(&mut self, client: usize, delivery: &Delivery) -> Verdict {
+        let topic = delivery.topic;
+        let empties = self.empties.get(&topic).map_or(&[][..], |ids| ids);
+        let fits = |&&id: &&PubId| {
+            let live = self.possible_terms(client, id);
+            self.check_terms(client, id, delivery, &live, &[]).is_ok()
+        };
+        let Some(&id) = empties.iter().rev().find(fits) else {
+            return violation(format!("c{client} got an empty message nobody sent: {delivery:?}"));
+        };
+        let session = &mut self.sessions[client];
+        session.owed_retained.retain(|&(_, other), floor| other != topic || *floor > id);
+        Ok(())
+    }
+
+    /// Terms of the subscriptions that may have been sent a publication from the retained store.
+    fn possible_replays(&self, client: usize, id: PubId) -> Vec<(FilterId, Terms)> {
+        let publication = self.publications.get(id);
+        let (topic, is_own) = (publication.topic, publication.publisher == client);
+        if !publication.retain || publication.is_empty {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (filter, changes) in self.sessions[client].subscriptions.filters() {
+            if self.names.is_shared(filter) || !self.names.matches(filter, topic) {
+                continue;
+            }
+            let changes = changes.iter().filter(|change| change.may_replay(topic, id));
+            let terms = changes.filter_map(|change| change.terms);
+            let terms = terms.filter(|terms| !(is_own && terms.no_local));
+            found.extend(terms.map(|terms| (filter, terms)));
+        }
+        found
+    }
+
+    fn check_terms(
+        &self,
+        client: usize,
+        id: PubId,
+        delivery: &Delivery,
+        live: &[(FilterId, Terms)],
+        replays: &[(FilterId, Terms)],
+    ) -> Verdict {
+        let publication = self.publications.get(id);
+        let wrong = |what: &str| {
+            violation(format!("c{client} got #{id} {what}: {delivery:?} of {publication:?}"))
+        };
+        let all = || live.iter().chain(replays).map(|(_, terms)| terms);
+        if all().next().is_none() {
+            return wrong("without a subscription");
+        }
+        let may_have_flag = !replays.is_empty()
+            || publication.retain && live.iter().any(|(_, terms)| terms.as_published);
+        let may_lack_flag =
+            live.iter().any(|(_, terms)| !publication.retain || !terms.as_published);
+        if delivery.retain && !may_have_flag || !delivery.retain && !may_lack_flag {
+            return wrong("with the wrong RETAIN flag, or as a retained message that was replaced");
+        }
+        if !all().any(|terms| self.rules.qos(publication.qos, terms.qos) == delivery.qos) {
+            return wrong("at the wrong QoS");
+        }
+        if !delivery.identifiers.iter().all(|&wanted| all().any(|t| t.identifier == wanted)) {
+            return wrong("with an identifier it never gave");
+        }
+        if delivery.has_properties && all().all(|terms| terms.identifier != 0) {
+            let has_identifier = !delivery.identifiers.is_empty();
+            // A session may have been offered it before it was subscribed on these terms.
+            if !has_identifier {
+                return wrong("without its subscription identifier");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_expiry(&self, client: usize, id: PubId, delivery: &Delivery) -> Verdict {
+        let publication = self.publications.get(id);
+        if delivery.has_properties {
+            let fits = match (publication.expiry_s, delivery.expiry_s) {
+                (None, None) => true,
+                (Some(whole), Some(left)) => left <= whole,
+                _ => false,
+            };
+            if !fits {
+                return violation(format!("c{client} got #{id} with a wrong expiry: {delivery:?}"));
+            }
+        }
+        // What was sent in time is sent again whatever the time [MQTT-4.3.3-7].
+        let is_settled = publication.settled.is_some() && publication.open == 0;
+        let is_late = delivery.came_ms.is_some_and(|came| came >= publication.expires_max_ms);
+        if !delivery.dup && is_settled && is_late {
+            return violation(format!("c{client} got #{id} after its end: {publication:?}"));
+        }
+        Ok(())
+    }
+
+    fn check_count(
+        &mut self,
+        client: usize,
+        id: PubId,
+        delivery: &Delivery,
+        live: &[(FilterId, Terms)],
+        replays: u32,
+    ) -> Verdict {
+        let mut filters: Vec<FilterId> = live.iter().map(|(filter, _)| *filter).collect();
+        filters.dedup();
+        let groups = filters.iter().filter(|&&filter| self.names.is_shared(filter)).count() as u32;
+        let ordinary = filters.len() as u32 - groups;
+        let copies = if self.rules.separate_copies { ordinary } else { ordinary.min(1) } + groups;
+        let crashes = self.crashes;
+        let publication = self.publications.get_mut(id);
+        // At QoS 1 each sending is a message of its own, for all the broker knows.
+        let routings = if publication.qos == 2 { 1 } else { publication.transmissions };
+        let mut allowed = copies * routings + replays;
+        if delivery.qos < 2 {
+            // The broker may have forgotten that it has sent it.
+            allowed += crashes - publication.crashes_before;
+        }
+        let before = self.sessions[client].delivered.get(&id).copied().unwrap_or(0);
+        if before >= allowed {
+            return violation(format!(
+                "c{client} got #{id} {} times, at most {allowed}: {delivery:?} of {publication:?}",
+                before + 1
+            ));
+        }
+        let is_only_shared = ordinary == 0 && replays == 0 && crashes == publication.crashes_before;
+        if is_only_shared && delivery.qos == 2 && publication.qos == 2 {
+            let topic = publication.topic;
+            publication.shared_exactly += 1;
+            let count = publication.shared_exactly;
+            let matching = |filter| self.names.is_shared(filter) && self.names.matches(filter, topic);
+            if count as usize > (0..self.names.filter_count()).filter(|&f| matching(f)).count() {
+                return violation(format!("c{client} is one member too many to get #{id}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_order(
+        &mut self,
+        client: usize,
+        id: PubId,
+        delivery: &Delivery,
+        live: &[(FilterId, Terms)],
+        may_be_replay: bool,
+    ) -> Verdict {
+        // What a group gives to another member comes late, and after a crash the store may hold an
+        // older message again if the newer one was never acknowledged.
+        let is_shared = live.iter().any(|(filter, _)| self.names.is_shared(*filter));
+        if is_shared || may_be_replay && self.crashes > 0 {
+            return Ok(());
+        }
+        let publisher = self.publications.get(id).publisher;
+        let session = &mut self.sessions[client];
+        if session.delivered.contains_key(&id) {
+            return Ok(());
+        }
+        let last = session.lanes.entry((publisher, delivery.topic, delivery.qos)).or_insert(id);
+        if *last > id {
+            return violation(format!("c{client} got #{id} after #{last}: {delivery:?}"));
+        }
+        *last = id;
+        Ok(())
+    }
+
+    /// A client asks for new terms, or none. Returns the place of the request in its history.
+    pub fn on_request(&mut self, client: usize, filter: FilterId, terms: Option<Terms>) -> usize {
+        let mut floors = Vec::new();
+        if terms.is_some() && !self.names.is_shared(filter) {
+            let topics = self.retained.keys().copied();
+            let topics = topics.filter(|&topic| self.names.matches(filter, topic));
+            floors = topics.filter_map(|topic| Some((topic, self.floor(topic)?))).collect();
+        }
+        if self.names.is_shared(filter) {
+            self.on_membership(client, filter, terms.map(|terms| terms.qos));
+        }
+        let session = &mut self.sessions[client];
+        // The broker stops what it still had to replay on the old terms.
+        session.owed_retained.retain(|&(other, _), _| other != filter);
+        let change = Change { sent: self.tick, acked: None, terms, floors };
+        session.subscriptions.request(filter, change)
+    }
+
+    /// The request at `place` was granted. `was_absent` says that there was certainly no such
+    /// subscription before.
+    pub fn on_granted(&mut self, client: usize, filter: FilterId, place: usize, was_absent: bool) {
+        let Self { sessions, publications, rules, .. } = self;
+        let Session { subscriptions, owed_retained, .. } = &mut sessions[client];
+        let is_newest = subscriptions
+            .filters()
+            .any(|(other, changes)| other == filter && changes.len() == place + 1);
+        let Some(change) = subscriptions.acknowledge(filter, place, self.tick) else { return };
+        let Some(terms) = change.terms else { return };
+        let wants = match terms.handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => was_absent,
+            RetainHandling::Never => false,
+        };
+        if !wants || !is_newest {
+            return;
+        }
+        for &(topic, id) in &change.floors {
+            let publication = publications.get(id);
+            let is_kept = publication.expiry_s.is_none() && !publication.is_empty;
+            let is_hidden = publication.publisher == client && terms.no_local;
+            let is_durable = rules.qos(publication.qos, terms.qos) > 0;
+            // Something newer may be on its way, see `on_retained`.
+            let newest = self.retained.get(&topic).and_then(|ids| ids.last());
+            if is_kept && !is_hidden && is_durable && newest == Some(&id) {
+                owed_retained.insert((filter, topic), id);
+            }
+        }
+    }
+}
