@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::names::{FilterId, Names, TopicId};
 use super::publication::{PubId, Publication, Publications, Stage, Tick};
-use super::session::{Departure, KeptWill, Life, Session, end_of};
+use super::session::{Departure, KeptWill, Life, Session, end_of, timer_after};
 use super::subscriptions::{is_certain, possible};
 
 /// A rule that was broken, in words.
@@ -65,6 +65,8 @@ pub struct Auditor {
     pub(super) empties: BTreeMap<TopicId, Vec<PubId>>,
     /// Publications that some member of a group has to get.
     pub(super) group_owed: BTreeMap<(FilterId, PubId), ()>,
+    /// How many times anything was sent.
+    sendings: u64,
     /// Wills that have gone out since the broker last came to rest.
     wills_out: Vec<PubId>,
 }
@@ -84,6 +86,7 @@ impl Auditor {
             retained: BTreeMap::new(),
             empties: BTreeMap::new(),
             group_owed: BTreeMap::new(),
+            sendings: 0,
             wills_out: Vec::new(),
         }
     }
@@ -96,15 +99,12 @@ impl Auditor {
             self.empties.entry(topic).or_default().push(id);
         }
         if retain && stage == Stage::Out {
-            self.on_retained(id);
+            self.retained.entry(topic).or_default().push(id);
         }
         id
     }
 
-    fn on_retained(&mut self, id: PubId) {
-        let publication = self.publications.get(id);
-        let topic = publication.topic;
-        self.retained.entry(topic).or_default().push(id);
+    fn on_retained(&mut self, topic: TopicId) {
         // A replay leaves out what is published meanwhile, and that may be lost or come to nobody:
         // at QoS 0 to a session offline, by its expiry, by No Local, on other terms.
         for session in &mut self.sessions {
@@ -118,6 +118,15 @@ impl Auditor {
         publication.transmissions += 1;
         publication.open += 1;
         publication.settled = None;
+        self.sendings += 1;
+        publication.places.1 = self.sendings;
+        if publication.transmissions == 1 {
+            publication.places.0 = self.sendings;
+        }
+        if publication.retain {
+            let topic = publication.topic;
+            self.on_retained(topic);
+        }
     }
 
     /// The broker is at rest and a connection has nothing more of it. `is_processed` when it was
@@ -197,14 +206,22 @@ impl Auditor {
             keeps_will = with_will;
             session.expiry_s = expiry_s.unwrap_or(session.expiry_s);
         }
-        let ends_ms = end_of(now_ms, session.expiry_s);
+        let ends_ms = timer_after(now_ms, session.expiry_s);
         session.life = Life::Offline { ends_min_ms: ends_ms, ends_max_ms: ends_ms };
         if !keeps_will {
             self.discard_will(client);
         } else if let Some(will) = &mut session.will {
-            will.due_ms = Some(end_of(now_ms, will.delay_s).min(ends_ms));
+            will.due_ms = Some(timer_after(now_ms, will.delay_s).min(ends_ms));
         }
         self.on_time(now_ms);
+    }
+
+    /// The client has sent a CONNECT; its connection, if it had one, has ended before. A clean start
+    /// ends the session, and others may hear of its will before the CONNACK is there.
+    pub fn on_connecting(&mut self, client: usize, clean_start: bool) {
+        if clean_start {
+            self.end_session(client);
+        }
     }
 
     /// The client connects; its connection, if it has one, has ended before. `present` is what the
@@ -265,11 +282,11 @@ impl Auditor {
         publication.is_acked = true;
         publication.expires_min_ms =
             publication.expiry_s.map_or(u64::MAX, |seconds| end_of(from_ms, seconds));
-        let is_retained = publication.retain;
-        self.on_transmitted(id);
-        if is_retained {
-            self.on_retained(id);
+        if publication.retain {
+            let topic = publication.topic;
+            self.retained.entry(topic).or_default().push(id);
         }
+        self.on_transmitted(id);
         self.wills_out.push(id);
     }
 
@@ -309,7 +326,9 @@ impl Auditor {
     }
 
     /// The last publication that is certainly retained under a topic, or has certainly deleted what
-    /// was.
+    /// was. What is sent again at QoS 1 is retained again, in place of something newer perhaps, so
+    /// what counts is the order of sendings; of several sendings of one, only the first is certain
+    /// to have had that effect.
     #[must_use]
     pub fn floor(&self, topic: TopicId) -> Option<PubId> {
         let ids = self.retained.get(&topic)?;
@@ -318,6 +337,12 @@ impl Auditor {
             let is_certain = publication.is_acked || publication.is_processed;
             publication.settled.is_some() && is_certain && !publication.is_refused
         })
+    }
+
+    /// Whether a publication was sent, or sent again, at or after the first sending of `floor`.
+    #[must_use]
+    pub fn is_not_older(&self, id: PubId, floor: PubId) -> bool {
+        self.publications.get(id).places.1 >= self.publications.get(floor).places.0
     }
 
     /// Terms on which a session may have been sent a publication live, each with its filter.
@@ -332,6 +357,8 @@ impl Auditor {
         let mut found = Vec::new();
         for (filter, changes) in self.sessions[client].subscriptions.filters() {
             if self.names.matches(filter, publication.topic) {
+                // What a member of a group did not get goes to another, who may have joined since.
+                let to = if self.names.is_shared(filter) { Tick::MAX } else { to };
                 let terms = possible(changes, publication.sent, to);
                 let terms = terms.filter(|terms| !(is_own && terms.no_local));
                 found.extend(terms.map(|terms| (filter, *terms)));
@@ -346,9 +373,10 @@ impl Auditor {
     /// When there is something.
     pub fn check_nothing_owed(&self) -> Verdict {
         for (client, session) in self.sessions.iter().enumerate() {
-            let missing = session.owed.iter().find(|&&id| {
-                self.publications.get(id).expires_min_ms > self.now_ms
-            });
+            let missing = session
+                .owed
+                .iter()
+                .find(|&&id| self.publications.get(id).expires_min_ms > self.now_ms);
             if let Some(&id) = missing {
                 let publication = self.publications.get(id);
                 return violation(format!("c{client} never got #{id}: {publication:?}"));

@@ -43,13 +43,7 @@ impl SimClient {
     /// Without a connection or a session.
     #[must_use]
     pub fn new(index: usize) -> Self {
-        Self {
-            index,
-            link: None,
-            outgoing: VecDeque::new(),
-            received: BTreeMap::new(),
-            last_id: 0,
-        }
+        Self { index, link: None, outgoing: VecDeque::new(), received: BTreeMap::new(), last_id: 0 }
     }
 
     /// A packet identifier that is not in use.
@@ -115,13 +109,7 @@ impl SimClient {
         audit.on_delivery(self.index, delivery, is_new)
     }
 
-    fn on_ack(
-        &mut self,
-        kind: AckKind,
-        id: u16,
-        code: ReasonCode,
-        audit: &mut Auditor,
-    ) -> Verdict {
+    fn on_ack(&mut self, kind: AckKind, id: u16, code: ReasonCode, audit: &mut Auditor) -> Verdict {
         let Some(link) = &mut self.link else { return Ok(()) };
         if kind == AckKind::PubRel {
             let known = self.received.remove(&id).is_some();

@@ -84,6 +84,7 @@ impl World {
             expiry_s: (is_5 && random.percent(15)).then(|| random.between(1, 60) as u32),
             expires_min_ms: u64::MAX,
             expires_max_ms: u64::MAX,
+            may_last: false,
             stage: Stage::Kept,
             sent: Tick::MAX,
             settled: None,
@@ -91,6 +92,7 @@ impl World {
             is_acked: false,
             is_refused: false,
             transmissions: 0,
+            places: (0, 0),
             open: 0,
             crashes_before: self.audit.crashes,
             shared_exactly: 0,
@@ -108,6 +110,7 @@ impl World {
             self.orphans.extend(&old.unsettled);
             self.audit.on_departed(index, Departure::Broken);
         }
+        self.audit.on_connecting(index, wish.clean);
         let bytes = self.compose_connect(index, wish);
         let mut link =
             Link::new(self.broker.connect(), wish.version, wish.receive_maximum, wish.alias_max);
@@ -248,14 +251,14 @@ impl World {
         for outgoing in &client.outgoing {
             let packet_id = PacketId::new(outgoing.packet_id).expect("it is not 0");
             if outgoing.is_released {
-                let ack =
-                    dunlin_packets::Ack::new(dunlin_packets::AckKind::PubRel, packet_id);
+                let ack = dunlin_packets::Ack::new(dunlin_packets::AckKind::PubRel, packet_id);
                 ack.encode(link.version, &mut bytes);
                 continue;
             }
             let id = outgoing.publication;
             self.audit.on_transmitted(id);
             link.unsettled.push(id);
+            self.audit.publications.get_mut(id).may_last |= link.version != Version::V5;
             let publication = self.audit.publications.get(id);
             let mut properties = PropertiesBuf::new();
             if let Some(seconds) = publication.expiry_s.filter(|_| link.version == Version::V5) {
@@ -280,14 +283,11 @@ impl World {
 
     /// The connection of a client breaks. It may have read what had come, or not.
     pub(super) fn break_connection(&mut self, index: usize) -> Verdict {
-        let count = self.random.pick(&[0, 0, 1, 5, usize::MAX]);
+        let (count, answers) = (self.random.portion(), self.random.portion());
         self.read(index, count)?;
-        self.answer(index, self.random.clone().below(4));
+        self.answer(index, answers);
         let Some(link) = self.clients[index].link.take() else { return Ok(()) };
-        self.note(format!(
-            "c{index} loses its connection, {count} read, {} unread",
-            link.arrived.len()
-        ));
+        self.note(format!("c{index} loses its connection, {} packets unread", link.arrived.len()));
         link.client.close();
         self.let_go(index, &link, Departure::Broken);
         Ok(())

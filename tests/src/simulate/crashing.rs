@@ -2,7 +2,7 @@
 
 use super::audit::{Auditor, Verdict};
 use super::publication::Stage;
-use super::session::{Life, end_of};
+use super::session::{Life, timer_after};
 use super::world::World;
 
 impl World {
@@ -44,12 +44,10 @@ impl Auditor {
             let session = &mut self.sessions[client];
             // From the restart on, it is a session without a connection. Of one that had none, the
             // broker may know only that much.
-            let latest_ms = end_of(now_ms, session.expiry_s);
+            let latest_ms = timer_after(now_ms, session.expiry_s);
             session.life = match session.life {
                 Life::None => Life::None,
-                Life::Online => {
-                    Life::Offline { ends_min_ms: latest_ms, ends_max_ms: latest_ms }
-                }
+                Life::Online => Life::Offline { ends_min_ms: latest_ms, ends_max_ms: latest_ms },
                 Life::Offline { ends_min_ms, .. } => {
                     Life::Offline { ends_min_ms, ends_max_ms: latest_ms }
                 }

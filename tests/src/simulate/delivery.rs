@@ -4,7 +4,7 @@ use dunlin_packets::RetainHandling;
 
 use super::audit::{Auditor, Verdict, violation};
 use super::names::{FilterId, TopicId};
-use super::publication::{PubId, Stage};
+use super::publication::{PubId, Publication, Stage};
 use super::session::Session;
 use super::subscriptions::{Change, Terms};
 
@@ -103,7 +103,8 @@ impl Auditor {
             if self.names.is_shared(filter) || !self.names.matches(filter, topic) {
                 continue;
             }
-            let changes = changes.iter().filter(|change| change.may_replay(topic, id));
+            let changes =
+                changes.iter().filter(|change| change.may_replay(topic, publication.places.1));
             let terms = changes.filter_map(|change| change.terms);
             let terms = terms.filter(|terms| !(is_own && terms.no_local));
             found.extend(terms.map(|terms| (filter, terms)));
@@ -154,6 +155,7 @@ impl Auditor {
         let publication = self.publications.get(id);
         if delivery.has_properties {
             let fits = match (publication.expiry_s, delivery.expiry_s) {
+                (_, None) if publication.may_last => true,
                 (None, None) => true,
                 (Some(whole), Some(left)) => left <= whole,
                 _ => false,
@@ -165,7 +167,7 @@ impl Auditor {
         // What was sent in time is sent again whatever the time [MQTT-4.3.3-7].
         let is_settled = publication.settled.is_some() && publication.open == 0;
         let is_late = delivery.came_ms.is_some_and(|came| came >= publication.expires_max_ms);
-        if !delivery.dup && is_settled && is_late {
+        if !delivery.dup && is_settled && is_late && !publication.may_last {
             return violation(format!("c{client} got #{id} after its end: {publication:?}"));
         }
         Ok(())
@@ -205,7 +207,8 @@ impl Auditor {
             let topic = publication.topic;
             publication.shared_exactly += 1;
             let count = publication.shared_exactly;
-            let matching = |filter| self.names.is_shared(filter) && self.names.matches(filter, topic);
+            let matching =
+                |filter| self.names.is_shared(filter) && self.names.matches(filter, topic);
             if count as usize > (0..self.names.filter_count()).filter(|&f| matching(f)).count() {
                 return violation(format!("c{client} is one member too many to get #{id}"));
             }
@@ -227,16 +230,28 @@ impl Auditor {
         if is_shared || may_be_replay && self.crashes > 0 {
             return Ok(());
         }
-        let publisher = self.publications.get(id).publisher;
+        let Publication { publisher, qos, retain, transmissions, .. } = *self.publications.get(id);
+        if qos == 1 && transmissions > 1 {
+            // Its first copy may have come before the subscription, or have been lost on its way
+            // at QoS 0: the second one comes behind what was sent since.
+            return Ok(());
+        }
         let session = &mut self.sessions[client];
         if session.delivered.contains_key(&id) {
             return Ok(());
         }
-        let last = session.lanes.entry((publisher, delivery.topic, delivery.qos)).or_insert(id);
-        if *last > id {
-            return violation(format!("c{client} got #{id} after #{last}: {delivery:?}"));
+        let lane = |retain| (publisher, delivery.topic, qos, delivery.qos, retain);
+        // What is replayed may be overtaken by what is published without RETAIN meanwhile.
+        let is_replay = may_be_replay && delivery.retain;
+        for other in [retain, !retain] {
+            if let Some(&last) = session.lanes.get(&lane(other))
+                && last > id
+                && (other || !is_replay)
+            {
+                return violation(format!("c{client} got #{id} after #{last}: {delivery:?}"));
+            }
         }
-        *last = id;
+        session.lanes.insert(lane(retain), id);
         Ok(())
     }
 
@@ -246,7 +261,12 @@ impl Auditor {
         if terms.is_some() && !self.names.is_shared(filter) {
             let topics = self.retained.keys().copied();
             let topics = topics.filter(|&topic| self.names.matches(filter, topic));
-            floors = topics.filter_map(|topic| Some((topic, self.floor(topic)?))).collect();
+            floors = topics
+                .filter_map(|topic| {
+                    let floor = self.floor(topic)?;
+                    Some((topic, floor, self.publications.get(floor).places.0))
+                })
+                .collect();
         }
         if self.names.is_shared(filter) {
             self.on_membership(client, filter, terms.map(|terms| terms.qos));
@@ -276,13 +296,14 @@ impl Auditor {
         if !wants || !is_newest {
             return;
         }
-        for &(topic, id) in &change.floors {
+        for &(topic, id, _) in &change.floors {
             let publication = publications.get(id);
             let is_kept = publication.expiry_s.is_none() && !publication.is_empty;
             let is_hidden = publication.publisher == client && terms.no_local;
             let is_durable = rules.qos(publication.qos, terms.qos) > 0;
             // Something newer may be on its way, see `on_retained`.
-            let newest = self.retained.get(&topic).and_then(|ids| ids.last());
+            let ids = self.retained.get(&topic).map_or(&[][..], |ids| ids);
+            let newest = ids.iter().max_by_key(|&&id| publications.get(id).places.1);
             if is_kept && !is_hidden && is_durable && newest == Some(&id) {
                 owed_retained.insert((filter, topic), id);
             }

@@ -129,10 +129,16 @@ impl World {
         let floor = audit.floor(topic);
         let all = audit.retained.get(&topic).map_or(&[][..], |ids| ids);
         // What may be the last: the last that is certain, and whatever came after it.
-        let mut last = all.iter().copied().filter(|&id| floor.is_none_or(|floor| id >= floor));
+        let mut last = all
+            .iter()
+            .copied()
+            .filter(|&id| floor.is_none_or(|floor| audit.is_not_older(id, floor)));
         let fits = match found {
             Some(found) => last.any(|id| {
-                id == found && audit.publications.get(id).expires_max_ms > audit.now_ms
+                id == found && {
+                    let publication = audit.publications.get(id);
+                    publication.may_last || publication.expires_max_ms > audit.now_ms
+                }
             }),
             None => {
                 floor.is_none()
@@ -146,6 +152,8 @@ impl World {
             return Ok(());
         }
         let name = &audit.names.topics[topic];
-        violation(format!("under {name}, #{found:?} is retained; the last certain one is {floor:?}"))
+        violation(format!(
+            "under {name}, #{found:?} is retained; the last certain one is {floor:?}"
+        ))
     }
 }

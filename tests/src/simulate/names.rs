@@ -12,8 +12,26 @@ const PLAIN: [&str; 6] = ["a", "b", "a/b", "a/c", "a/b/c", "b/c"];
 /// Only one client publishes to each of these, so that it is known what is retained.
 const RETAINED: [&str; 5] = ["a/r", "r", "r/0", "r/1", "b/r/x"];
 const FILTERS: [&str; 20] = [
-    "#", "a/#", "a/+", "a/b", "+/b", "+/+", "+/+/+", "a", "b/#", "r/#", "r/+", "r/0", "+/r", "a/r",
-    "w/#", "+/b/c", "$share/g/a/#", "$share/g/#", "$share/h/a/b", "$share/h/r/+",
+    "#",
+    "a/#",
+    "a/+",
+    "a/b",
+    "+/b",
+    "+/+",
+    "+/+/+",
+    "a",
+    "b/#",
+    "r/#",
+    "r/+",
+    "r/0",
+    "+/r",
+    "a/r",
+    "w/#",
+    "+/b/c",
+    "$share/g/a/#",
+    "$share/g/#",
+    "$share/h/a/b",
+    "$share/h/r/+",
 ];
 
 /// Topics and filters.
@@ -29,7 +47,8 @@ impl Names {
     /// For so many clients.
     #[must_use]
     pub fn new(clients: usize) -> Self {
-        let mut topics: Vec<String> = PLAIN.iter().chain(&RETAINED).map(ToString::to_string).collect();
+        let mut topics: Vec<String> =
+            PLAIN.iter().chain(&RETAINED).map(ToString::to_string).collect();
         topics.extend((0..clients).map(|client| format!("w/{client}")));
         let matches = FILTERS
             .iter()

@@ -42,6 +42,8 @@ pub struct Publication {
     pub len: usize,
     /// Message expiry interval in seconds.
     pub expiry_s: Option<u32>,
+    /// It was sent again in 3.1.1, and so without its expiry.
+    pub may_last: bool,
     /// Before this virtual time it cannot have expired.
     pub expires_min_ms: u64,
     /// From this virtual time on it has; known when it is settled.
@@ -60,6 +62,8 @@ pub struct Publication {
     pub is_refused: bool,
     /// How many times it was sent.
     pub transmissions: u32,
+    /// Its first and last place in the order of all sendings.
+    pub places: (u64, u64),
     /// Connections it may still come out of.
     pub open: u32,
     /// Crashes of the broker before it was sent.

@@ -35,6 +35,11 @@ impl Random {
         self.below(100) < chance
     }
 
+    /// A number of things to do, all of them now and then (`usize::MAX`).
+    pub fn portion(&mut self) -> usize {
+        self.pick(&[0, 1, 3, 10, usize::MAX, usize::MAX])
+    }
+
     /// One of several.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]

@@ -48,8 +48,9 @@ pub struct KeptWill {
     pub due_ms: Option<u64>,
 }
 
-/// Publisher, topic and QoS: within these, first deliveries come in order.
-pub type Lane = (usize, TopicId, u8);
+/// Publisher, topic, QoS of the publication and of the delivery, RETAIN of the publication: within these, first deliveries
+/// come in order. What is sent again at QoS 1 may come behind what was sent at QoS 0 since.
+pub type Lane = (usize, TopicId, u8, u8, bool);
 
 /// What is known of one client identifier's session.
 #[derive(Clone, Debug)]
@@ -97,6 +98,20 @@ impl Default for Session {
 #[must_use]
 pub fn end_of(now_ms: u64, seconds: u32) -> u64 {
     if seconds == u32::MAX { u64::MAX } else { now_ms + u64::from(seconds) * 1000 }
+}
+
+/// The broker rounds its timers up to this (`broker/src/worker/timers.rs`). The clock of a run
+/// begins at a multiple of it.
+const TIMER_GRAIN_MS: u64 = 16;
+
+/// When the broker does what is due `seconds` after `now_ms`.
+#[must_use]
+pub fn timer_after(now_ms: u64, seconds: u32) -> u64 {
+    match seconds {
+        0 => now_ms,
+        u32::MAX => u64::MAX,
+        _ => end_of(now_ms, seconds).div_ceil(TIMER_GRAIN_MS) * TIMER_GRAIN_MS,
+    }
 }
 
 impl Session {

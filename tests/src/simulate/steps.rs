@@ -65,8 +65,8 @@ impl World {
         let random = &mut self.random;
         let topic = random.pick(&self.audit.names.topics_of(index));
         let may_retain = self.audit.names.may_retain(topic);
-        let expiry_s = (version == Version::V5 && random.percent(8))
-            .then(|| random.pick(&[1, 5, 60]));
+        let expiry_s =
+            (version == Version::V5 && random.percent(8)).then(|| random.pick(&[1, 5, 60]));
         let len = match random.below(100) {
             0..90 => random.between(8, 30),
             90..98 => random.between(100, 2000),
@@ -80,9 +80,9 @@ impl World {
             is_empty: may_retain && random.percent(15),
             len,
             expiry_s,
-            expires_min_ms: expiry_s
-                .map_or(u64::MAX, |seconds| end_of(self.audit.now_ms, seconds)),
+            expires_min_ms: expiry_s.map_or(u64::MAX, |seconds| end_of(self.audit.now_ms, seconds)),
             expires_max_ms: u64::MAX,
+            may_last: false,
             stage: Stage::Out,
             sent: self.audit.tick,
             settled: None,
@@ -90,6 +90,7 @@ impl World {
             is_acked: false,
             is_refused: false,
             transmissions: 0,
+            places: (0, 0),
             open: 0,
             crashes_before: self.audit.crashes,
             shared_exactly: 0,
@@ -113,9 +114,9 @@ impl World {
     }
 
     fn read_and_answer(&mut self, index: usize) -> Verdict {
-        let read = self.random.pick(&[1, 3, 10, usize::MAX, usize::MAX]);
-        let answers = self.random.pick(&[0, 1, 3, usize::MAX, usize::MAX]);
-        self.note(format!("c{index} reads {read} and answers {answers}"));
+        let (read, answers) = (self.random.portion(), self.random.portion());
+        let (most, some) = (read.min(9999), answers.min(9999));
+        self.note(format!("c{index} reads {most} packets at most and writes {some} answers"));
         self.read(index, read)?;
         self.answer(index, answers);
         Ok(())
@@ -134,8 +135,7 @@ impl World {
             // Not with a shared subscription [MQTT-3.8.3-4].
             terms.no_local = !is_shared && random.percent(20);
             terms.as_published = random.percent(30);
-            let handlings =
-                [RetainHandling::Always, RetainHandling::IfNew, RetainHandling::Never];
+            let handlings = [RetainHandling::Always, RetainHandling::IfNew, RetainHandling::Never];
             terms.handling = random.pick(&handlings);
         }
         terms
@@ -234,6 +234,8 @@ impl World {
         self.note(format!("{millis} ms pass"));
         self.audit.tick += 1;
         self.broker.sim().advance_ms(millis);
+        // Some of what has come may have been sent early on the way.
+        self.gather()?;
         let now_ms = self.audit.now_ms + millis;
         self.audit.on_time(now_ms);
         self.rest()

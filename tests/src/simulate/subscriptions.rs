@@ -32,17 +32,17 @@ pub struct Change {
     pub acked: Option<Tick>,
     /// The new terms; `None` for the end of the subscription.
     pub terms: Option<Terms>,
-    /// By topic, the last publication that was certainly retained or deleted at `sent`: what is
-    /// replayed is not older.
-    pub floors: Vec<(TopicId, PubId)>,
+    /// By topic, the last publication that was certainly retained or deleted at `sent`, and its
+    /// place in the order of all sendings: what is replayed is not older.
+    pub floors: Vec<(TopicId, PubId, u64)>,
 }
 
 impl Change {
-    /// Whether carrying it out may send what is retained under `topic` as `id`.
+    /// Whether carrying it out may send what is retained under `topic` and was last sent at `place`.
     #[must_use]
-    pub fn may_replay(&self, topic: TopicId, id: PubId) -> bool {
+    pub fn may_replay(&self, topic: TopicId, place: u64) -> bool {
         let wants = self.terms.is_some_and(|terms| terms.handling != RetainHandling::Never);
-        wants && self.floors.iter().all(|&(other, floor)| other != topic || id >= floor)
+        wants && self.floors.iter().all(|&(other, _, floor)| other != topic || place >= floor)
     }
 }
 
@@ -88,12 +88,7 @@ impl Subscriptions {
 
 /// Whether a subscription was certainly there from `from` until `to`, all the time on terms that
 /// are `good`.
-pub fn is_certain(
-    changes: &[Change],
-    from: Tick,
-    to: Tick,
-    good: impl Fn(&Terms) -> bool,
-) -> bool {
+pub fn is_certain(changes: &[Change], from: Tick, to: Tick, good: impl Fn(&Terms) -> bool) -> bool {
     let certain = changes.iter().rposition(|change| change.acked.is_some_and(|at| at < from));
     let Some(certain) = certain else { return false };
     let is_good = |change: &Change| change.terms.as_ref().is_some_and(&good);

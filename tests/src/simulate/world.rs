@@ -216,7 +216,7 @@ impl World {
     }
 
     /// Takes what the broker has written out of the network.
-    fn gather(&mut self) -> Verdict {
+    pub(super) fn gather(&mut self) -> Verdict {
         let Self { clients, audit, .. } = self;
         for client in clients {
             let Some(link) = &mut client.link else { continue };
@@ -235,6 +235,13 @@ impl World {
 
     /// A client reads.
     pub(super) fn read(&mut self, index: usize, count: usize) -> Verdict {
+        if self.is_verbose
+            && let Some(link) = &self.clients[index].link
+        {
+            for incoming in link.arrived.iter().take(count) {
+                println!("{:>26} < {incoming:?}", format!("c{index}"));
+            }
+        }
         self.clients[index].read(count, &mut self.audit)
     }
 
