@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::names::{FilterId, Names, TopicId};
 use super::publication::{PubId, Publication, Publications, Stage, Tick};
-use super::session::{Departure, KeptWill, Life, Session, end_of, timer_after};
+use super::session::{Departure, KeptWill, Life, OwedRetained, Session, end_of, timer_after};
 use super::subscriptions::{is_certain, possible};
 
 /// A rule that was broken, in words.
@@ -381,7 +381,8 @@ impl Auditor {
                 let publication = self.publications.get(id);
                 return violation(format!("c{client} never got #{id}: {publication:?}"));
             }
-            if let Some((&(filter, topic), id)) = session.owed_retained.first_key_value() {
+            let missing = session.owed_retained.iter().find(|(_, owed)| owed.is_granted);
+            if let Some((&(filter, topic), OwedRetained { floor: id, .. })) = missing {
                 let (filter, topic) = (self.names.filter(filter), &self.names.topics[topic]);
                 return violation(format!(
                     "c{client} subscribed to {filter} and never got {topic} as retained by #{id}"

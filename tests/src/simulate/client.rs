@@ -163,7 +163,7 @@ impl SimClient {
             if !fits {
                 return violation(format!("c{} was answered {codes:?}: {asked:?}", self.index));
             }
-            audit.on_granted(self.index, asked.filter, asked.place, asked.was_absent);
+            audit.on_granted(self.index, asked.filter, asked.place);
         }
         Ok(())
     }

@@ -1,12 +1,9 @@
 //! What a client received, against what it may receive.
 
-use dunlin_packets::RetainHandling;
-
 use super::audit::{Auditor, Verdict, violation};
 use super::names::{FilterId, TopicId};
 use super::publication::{PubId, Publication, Stage};
-use super::session::Session;
-use super::subscriptions::{Change, Terms};
+use super::subscriptions::Terms;
 
 /// A PUBLISH as a client got it, its alias resolved.
 #[derive(Clone, Debug)]
@@ -69,7 +66,7 @@ impl Auditor {
         let topic = delivery.topic;
         let session = &mut self.sessions[client];
         session.owed.remove(&id);
-        session.owed_retained.retain(|&(_, other), floor| other != topic || *floor > id);
+        session.owed_retained.retain(|&(_, other), owed| other != topic || owed.floor > id);
         self.on_delivered_to_member(id);
         Ok(())
     }
@@ -87,7 +84,7 @@ impl Auditor {
             return violation(format!("c{client} got an empty message nobody sent: {delivery:?}"));
         };
         let session = &mut self.sessions[client];
-        session.owed_retained.retain(|&(_, other), floor| other != topic || *floor > id);
+        session.owed_retained.retain(|&(_, other), owed| other != topic || owed.floor > id);
         Ok(())
     }
 
@@ -253,60 +250,5 @@ impl Auditor {
         }
         session.lanes.insert(lane(retain), id);
         Ok(())
-    }
-
-    /// A client asks for new terms, or none. Returns the place of the request in its history.
-    pub fn on_request(&mut self, client: usize, filter: FilterId, terms: Option<Terms>) -> usize {
-        let mut floors = Vec::new();
-        if terms.is_some() && !self.names.is_shared(filter) {
-            let topics = self.retained.keys().copied();
-            let topics = topics.filter(|&topic| self.names.matches(filter, topic));
-            floors = topics
-                .filter_map(|topic| {
-                    let floor = self.floor(topic)?;
-                    Some((topic, floor, self.publications.get(floor).places.0))
-                })
-                .collect();
-        }
-        if self.names.is_shared(filter) {
-            self.on_membership(client, filter, terms.map(|terms| terms.qos));
-        }
-        let session = &mut self.sessions[client];
-        // The broker stops what it still had to replay on the old terms.
-        session.owed_retained.retain(|&(other, _), _| other != filter);
-        let change = Change { sent: self.tick, acked: None, terms, floors };
-        session.subscriptions.request(filter, change)
-    }
-
-    /// The request at `place` was granted. `was_absent` says that there was certainly no such
-    /// subscription before.
-    pub fn on_granted(&mut self, client: usize, filter: FilterId, place: usize, was_absent: bool) {
-        let Self { sessions, publications, rules, .. } = self;
-        let Session { subscriptions, owed_retained, .. } = &mut sessions[client];
-        let is_newest = subscriptions
-            .filters()
-            .any(|(other, changes)| other == filter && changes.len() == place + 1);
-        let Some(change) = subscriptions.acknowledge(filter, place, self.tick) else { return };
-        let Some(terms) = change.terms else { return };
-        let wants = match terms.handling {
-            RetainHandling::Always => true,
-            RetainHandling::IfNew => was_absent,
-            RetainHandling::Never => false,
-        };
-        if !wants || !is_newest {
-            return;
-        }
-        for &(topic, id, _) in &change.floors {
-            let publication = publications.get(id);
-            let is_kept = publication.expiry_s.is_none() && !publication.is_empty;
-            let is_hidden = publication.publisher == client && terms.no_local;
-            let is_durable = rules.qos(publication.qos, terms.qos) > 0;
-            // Something newer may be on its way, see `on_retained`.
-            let ids = self.retained.get(&topic).map_or(&[][..], |ids| ids);
-            let newest = ids.iter().max_by_key(|&&id| publications.get(id).places.1);
-            if is_kept && !is_hidden && is_durable && newest == Some(&id) {
-                owed_retained.insert((filter, topic), id);
-            }
-        }
     }
 }

@@ -38,11 +38,11 @@ impl World {
         }
         self.drain()?;
         for client in &self.clients {
-            let asked = client.link.as_ref().map_or(0, |link| link.asked.len());
+            let Some(link) = &client.link else { continue };
             if let Some(outgoing) = client.outgoing.front() {
                 return violation(format!("c{} waits for ever for {outgoing:?}", client.index));
             }
-            if asked > 0 {
+            if !link.asked.is_empty() {
                 return violation(format!("c{} waits for a SUBACK for ever", client.index));
             }
         }

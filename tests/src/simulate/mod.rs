@@ -8,7 +8,7 @@
 //! * [`steps`]: what may happen next; [`connecting`]: how connections begin and end;
 //!   [`crashing`]: how the broker does;
 //! * [`client`] and [`link`]: a client as the standard wants it;
-//! * [`audit`], with [`delivery`] and [`groups`]: what the broker owes, and what it must not do;
+//! * [`audit`], with [`delivery`], [`requests`] and [`groups`]: what the broker owes, and what it must not do;
 //! * [`ending`]: everybody comes back, and nothing is owed any more.
 
 pub mod audit;
@@ -18,11 +18,12 @@ pub mod connecting;
 pub mod crashing;
 pub mod delivery;
 pub mod ending;
-mod groups;
+pub mod groups;
 pub mod link;
 pub mod names;
 pub mod publication;
 pub mod random;
+pub mod requests;
 pub mod session;
 pub mod steps;
 pub mod subscriptions;

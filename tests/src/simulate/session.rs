@@ -48,6 +48,17 @@ pub struct KeptWill {
     pub due_ms: Option<u64>,
 }
 
+/// A retained message that a subscription has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwedRetained {
+    /// This one, or a newer one.
+    pub floor: PubId,
+    /// The request, in the history of its filter.
+    pub place: usize,
+    /// The SUBACK has come.
+    pub is_granted: bool,
+}
+
 /// Publisher, topic, QoS of the publication and of the delivery, RETAIN of the publication: within these, first deliveries
 /// come in order. What is sent again at QoS 1 may come behind what was sent at QoS 0 since.
 pub type Lane = (usize, TopicId, u8, u8, bool);
@@ -72,7 +83,7 @@ pub struct Session {
     /// Acknowledged publications that it has to get.
     pub owed: BTreeSet<PubId>,
     /// Retained messages it has to get, or newer ones.
-    pub owed_retained: BTreeMap<(FilterId, TopicId), PubId>,
+    pub owed_retained: BTreeMap<(FilterId, TopicId), OwedRetained>,
     /// Share groups it has left, and when.
     pub left: BTreeMap<FilterId, Tick>,
 }
