@@ -63,6 +63,8 @@ pub struct Auditor {
     pub(super) retained: BTreeMap<TopicId, Vec<PubId>>,
     /// By topic: publications without a payload.
     pub(super) empties: BTreeMap<TopicId, Vec<PubId>>,
+    /// When a session that may have been a member ended last, by group.
+    pub(super) members_gone: BTreeMap<FilterId, Tick>,
     /// Publications that some member of a group has to get.
     pub(super) group_owed: BTreeMap<(FilterId, PubId), ()>,
     /// How many times anything was sent.
@@ -85,6 +87,7 @@ impl Auditor {
             sessions: (0..clients).map(|_| Session::default()).collect(),
             retained: BTreeMap::new(),
             empties: BTreeMap::new(),
+            members_gone: BTreeMap::new(),
             group_owed: BTreeMap::new(),
             sendings: 0,
             wills_out: Vec::new(),

@@ -63,10 +63,8 @@ impl Auditor {
             self.check_order(client, id, delivery, &live, !replays.is_empty())?;
             *self.sessions[client].delivered.entry(id).or_default() += 1;
         }
-        let topic = delivery.topic;
-        let session = &mut self.sessions[client];
-        session.owed.remove(&id);
-        session.owed_retained.retain(|&(_, other), owed| other != topic || owed.floor > id);
+        self.sessions[client].owed.remove(&id);
+        self.on_current(client, id);
         self.on_delivered_to_member(id);
         Ok(())
     }
@@ -83,9 +81,17 @@ impl Auditor {
         let Some(&id) = empties.iter().rev().find(fits) else {
             return violation(format!("c{client} got an empty message nobody sent: {delivery:?}"));
         };
-        let session = &mut self.sessions[client];
-        session.owed_retained.retain(|&(_, other), owed| other != topic || owed.floor > id);
+        self.on_current(client, id);
         Ok(())
+    }
+
+    /// A session has got what is retained under a topic, or something newer.
+    fn on_current(&mut self, client: usize, id: PubId) {
+        let Self { sessions, publications, .. } = self;
+        let Publication { topic, places, .. } = *publications.get(id);
+        sessions[client].owed_retained.retain(|&(_, other), owed| {
+            other != topic || publications.get(owed.floor).places.0 > places.1
+        });
     }
 
     /// Terms of the subscriptions that may have been sent a publication from the retained store.

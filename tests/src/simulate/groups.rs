@@ -16,6 +16,10 @@ impl Auditor {
                 continue;
             }
             let (sent, settled) = (publication.sent, publication.settled.unwrap_or(Tick::MAX));
+            if self.members_gone.get(&filter).is_some_and(|&gone| gone >= sent) {
+                // Its member may have had it, and taken it along.
+                continue;
+            }
             let qos = publication.qos;
             let (mut has_member, mut may_lose) = (false, false);
             for session in &self.sessions {
@@ -71,6 +75,7 @@ impl Auditor {
             .filter(|&filter| self.names.is_shared(filter))
             .collect();
         for filter in groups {
+            self.members_gone.insert(filter, self.tick);
             let has_left = self.sessions[client].left.contains_key(&filter);
             let goes_on = self.has_certain_member(filter, client) && !has_left;
             let publications = &self.publications;
