@@ -67,6 +67,10 @@ pub struct Auditor {
     pub(super) members_gone: BTreeMap<FilterId, Tick>,
     /// Publications that some member of a group has to get.
     pub(super) group_owed: BTreeMap<(FilterId, PubId), ()>,
+    /// Deliveries that were read.
+    pub deliveries: u64,
+    /// Wills that went out.
+    pub wills: u64,
     /// How many times anything was sent.
     sendings: u64,
     /// Wills that have gone out since the broker last came to rest.
@@ -89,6 +93,8 @@ impl Auditor {
             empties: BTreeMap::new(),
             members_gone: BTreeMap::new(),
             group_owed: BTreeMap::new(),
+            deliveries: 0,
+            wills: 0,
             sendings: 0,
             wills_out: Vec::new(),
         }
@@ -195,6 +201,9 @@ impl Auditor {
             }
         }
         self.promise_groups(id);
+        if self.publications.get(id).retain {
+            self.promise_retained(id);
+        }
     }
 
     /// The connection of a session ends.
@@ -280,6 +289,7 @@ impl Auditor {
             return;
         }
         publication.stage = Stage::Out;
+        self.wills += 1;
         publication.sent = tick;
         // The broker's own: nobody has to acknowledge it.
         publication.is_acked = true;

@@ -38,6 +38,7 @@ impl Auditor {
     /// # Errors
     /// When the client must not get it, not now, or not like that.
     pub fn on_delivery(&mut self, client: usize, delivery: &Delivery, is_new: bool) -> Verdict {
+        self.deliveries += 1;
         let Some(id) = delivery.publication else { return self.on_empty(client, delivery) };
         let publication = self.publications.get(id);
         if publication.topic != delivery.topic {
@@ -89,7 +90,10 @@ impl Auditor {
     fn on_current(&mut self, client: usize, id: PubId) {
         let Self { sessions, publications, .. } = self;
         let Publication { topic, places, .. } = *publications.get(id);
-        sessions[client].owed_retained.retain(|&(_, other), owed| {
+        let session = &mut sessions[client];
+        let current = session.current.entry(topic).or_default();
+        *current = places.1.max(*current);
+        session.owed_retained.retain(|&(_, other), owed| {
             other != topic || publications.get(owed.floor).places.0 > places.1
         });
     }

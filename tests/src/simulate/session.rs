@@ -84,6 +84,8 @@ pub struct Session {
     pub owed: BTreeSet<PubId>,
     /// Retained messages it has to get, or newer ones.
     pub owed_retained: BTreeMap<(FilterId, TopicId), OwedRetained>,
+    /// By topic: the latest place, in the order of all sendings, of what it has got.
+    pub current: BTreeMap<TopicId, u64>,
     /// Share groups it has left, and when.
     pub left: BTreeMap<FilterId, Tick>,
 }
@@ -100,6 +102,7 @@ impl Default for Session {
             lanes: BTreeMap::new(),
             owed: BTreeSet::new(),
             owed_retained: BTreeMap::new(),
+            current: BTreeMap::new(),
             left: BTreeMap::new(),
         }
     }

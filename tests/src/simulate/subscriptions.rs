@@ -32,6 +32,8 @@ pub struct Change {
     pub acked: Option<Tick>,
     /// The new terms; `None` for the end of the subscription.
     pub terms: Option<Terms>,
+    /// It certainly asks for retained messages.
+    pub wants_retained: bool,
     /// By topic, the last publication that was certainly retained or deleted at `sent`, and its
     /// place in the order of all sendings: what is replayed is not older.
     pub floors: Vec<(TopicId, PubId, u64)>,

@@ -37,6 +37,8 @@ pub struct Report {
     pub published: usize,
     /// Deliveries that were read.
     pub delivered: u64,
+    /// Wills that went out.
+    pub wills: u64,
     /// Crashes of the broker.
     pub crashes: u32,
     /// Sum of all that the clients were sent: the same for two runs of one seed.
@@ -155,11 +157,11 @@ impl World {
     }
 
     fn report(&self) -> Report {
-        let counts = self.audit.sessions.iter().map(|session| session.delivered.len() as u64);
         Report {
             workers: self.broker.workers(),
             published: self.audit.publications.len(),
-            delivered: counts.sum(),
+            delivered: self.audit.deliveries,
+            wills: self.audit.wills,
             crashes: self.audit.crashes,
             digest: self.digest,
         }
