@@ -79,7 +79,9 @@ impl Auditor {
             let has_left = self.sessions[client].left.contains_key(&filter);
             let goes_on = self.has_certain_member(filter, client) && !has_left;
             let publications = &self.publications;
-            let stays = |id: PubId| goes_on && publications.get(id).qos == 1;
+            // At QoS 1 for certain, that is.
+            let is_raised = self.rules.upgrade_qos;
+            let stays = |id: PubId| goes_on && publications.get(id).qos == 1 && !is_raised;
             self.group_owed.retain(|&(other, id), ()| other != filter || stays(id));
         }
     }
