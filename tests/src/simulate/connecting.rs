@@ -104,7 +104,7 @@ impl World {
 
     /// A client connects.
     pub(super) fn connect(&mut self, index: usize, wish: &Wish) -> Verdict {
-        self.note(format!("c{index} connects: {wish:?}"));
+        self.note(&format!("c{index} connects: {wish:?}"));
         let old = self.clients[index].link.take();
         if let Some(old) = &old {
             self.orphans.extend(&old.unsettled);
@@ -136,7 +136,7 @@ impl World {
             return violation(format!("c{index} was told expiry {expiry_s:?}, not {told_s:?}"));
         }
         self.audit.on_connected(index, wish.clean, present, granted_s, wish.will)?;
-        self.note(format!("c{index} is connected, session present {present}"));
+        self.note(&format!("c{index} is connected, session present {present}"));
         if !present {
             self.clients[index].forget_session();
         }
@@ -287,7 +287,7 @@ impl World {
         self.read(index, count)?;
         self.answer(index, answers);
         let Some(link) = self.clients[index].link.take() else { return Ok(()) };
-        self.note(format!("c{index} loses its connection, {} packets unread", link.arrived.len()));
+        self.note(&format!("c{index} loses its connection, {} packets unread", link.arrived.len()));
         link.client.close();
         self.let_go(index, &link, Departure::Broken);
         Ok(())
@@ -309,7 +309,7 @@ impl World {
             true => ReasonCode::DisconnectWithWill,
             false => ReasonCode::Success,
         };
-        self.note(format!("c{index} disconnects: {code:?}, expiry {expiry_s:?}"));
+        self.note(&format!("c{index} disconnects: {code:?}, expiry {expiry_s:?}"));
         let mut bytes = Vec::new();
         Packet::Disconnect(Disconnect { code, properties: properties.as_properties() })
             .encode(link.version, &mut bytes);

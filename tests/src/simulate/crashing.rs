@@ -15,7 +15,7 @@ impl World {
         if !self.broker.crash(workers, &mut self.random) {
             return Ok(());
         }
-        self.note(format!("the broker crashes, and starts again with {workers} workers"));
+        self.note(&format!("the broker crashes, and starts again with {workers} workers"));
         for index in 0..self.clients.len() {
             // Some of what had been sent still reaches the client.
             let count = self.random.pick(&[0, 3, usize::MAX]);

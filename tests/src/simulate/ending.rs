@@ -20,7 +20,7 @@ impl World {
     /// # Errors
     /// When something is missing, or left.
     pub fn finish(&mut self) -> Verdict {
-        self.note("everybody comes back".into());
+        self.note("everybody comes back");
         self.audit.tick += 1;
         self.rest()?;
         for index in 0..self.clients.len() {

@@ -56,6 +56,7 @@ impl Auditor {
             None => {
                 self.sessions[client].left.insert(filter, self.tick);
                 if !self.has_certain_member(filter, client) {
+                    self.members_gone.insert(filter, self.tick);
                     self.group_owed.retain(|&(other, _), ()| other != filter);
                 }
             }

@@ -8,7 +8,8 @@
 //! * [`steps`]: what may happen next; [`connecting`]: how connections begin and end;
 //!   [`crashing`]: how the broker does;
 //! * [`client`] and [`link`]: a client as the standard wants it;
-//! * [`audit`], with [`delivery`], [`requests`] and [`groups`]: what the broker owes, and what it must not do;
+//! * [`audit`], with [`lives`], [`requests`], [`delivery`] and [`groups`]: what the broker owes,
+//!   and what it must not do;
 //! * [`ending`]: everybody comes back, and nothing is owed any more.
 
 pub mod audit;
@@ -20,6 +21,7 @@ pub mod delivery;
 pub mod ending;
 pub mod groups;
 pub mod link;
+pub mod lives;
 pub mod names;
 pub mod publication;
 pub mod random;

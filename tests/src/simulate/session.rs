@@ -59,8 +59,8 @@ pub struct OwedRetained {
     pub is_granted: bool,
 }
 
-/// Publisher, topic, QoS of the publication and of the delivery, RETAIN of the publication: within these, first deliveries
-/// come in order. What is sent again at QoS 1 may come behind what was sent at QoS 0 since.
+/// Publisher, topic, QoS of the publication and of the delivery, and whether it was published with
+/// RETAIN: within these, first deliveries come in order.
 pub type Lane = (usize, TopicId, u8, u8, bool);
 
 /// What is known of one client identifier's session.

@@ -104,7 +104,7 @@ impl World {
             self.clients[index].outgoing.push_back(outgoing);
         }
         let name = self.audit.names.topics[topic].clone();
-        self.note(format!(
+        self.note(&format!(
             "c{index} publishes #{id} to {name}, QoS {qos}, id {packet_id}{}{}{}",
             if retain { ", retain" } else { "" },
             if is_empty { ", empty" } else { "" },
@@ -116,7 +116,7 @@ impl World {
     fn read_and_answer(&mut self, index: usize) -> Verdict {
         let (read, answers) = (self.random.portion(), self.random.portion());
         let (most, some) = (read.min(9999), answers.min(9999));
-        self.note(format!("c{index} reads {most} packets at most and writes {some} answers"));
+        self.note(&format!("c{index} reads {most} packets at most and writes {some} answers"));
         self.read(index, read)?;
         self.answer(index, answers);
         Ok(())
@@ -172,7 +172,7 @@ impl World {
             };
             requests.push(FilterRequest { filter: self.audit.names.filter(filter), options });
         }
-        self.note(format!("c{index} subscribes, id {packet_id}, {identifier}: {requests:?}"));
+        self.note(&format!("c{index} subscribes, id {packet_id}, {identifier}: {requests:?}"));
         let mut properties = PropertiesBuf::new();
         if identifier > 0 {
             properties.push(Property::SubscriptionIdentifier(identifier));
@@ -197,7 +197,7 @@ impl World {
         let place = self.audit.on_request(index, filter, None);
         let asked = Asked { filter, place, qos: None, was_absent };
         let name = self.audit.names.filter(filter);
-        self.note(format!("c{index} unsubscribes from {name}, id {packet_id}"));
+        self.note(&format!("c{index} unsubscribes from {name}, id {packet_id}"));
         let mut bytes = Vec::new();
         let id = PacketId::new(packet_id).expect("it is not 0");
         let properties = PropertiesBuf::new();
@@ -213,14 +213,14 @@ impl World {
 
     fn limit(&mut self, index: usize) {
         let bytes = self.random.pick(&[0, 1, 20, 500]);
-        self.note(format!("c{index} reads only {bytes} bytes more"));
+        self.note(&format!("c{index} reads only {bytes} bytes more"));
         if let Some(link) = &mut self.clients[index].link {
             link.limit(bytes);
         }
     }
 
     fn hurry(&mut self, index: usize) {
-        self.note(format!("c{index} reads as fast as it can, and sends what it has kept back"));
+        self.note(&format!("c{index} reads as fast as it can, and sends what it has kept back"));
         if let Some(link) = &mut self.clients[index].link {
             link.unlimit();
             link.complete();
@@ -231,7 +231,7 @@ impl World {
         // What was sent before is handled before the clock moves.
         self.rest()?;
         let millis = self.random.pick(&[1, 100, 1000, 1000, 3000, 30_000, 61_000, 1_100_000]);
-        self.note(format!("{millis} ms pass"));
+        self.note(&format!("{millis} ms pass"));
         self.audit.tick += 1;
         self.broker.sim().advance_ms(millis);
         // Some of what has come may have been sent early on the way.

@@ -40,7 +40,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// Whether carrying it out may send what is retained under `topic` and was last sent at `place`.
+    /// Whether carrying it out may send what is retained under `topic` and was last sent at
+    /// `place`.
     #[must_use]
     pub fn may_replay(&self, topic: TopicId, place: u64) -> bool {
         let wants = self.terms.is_some_and(|terms| terms.handling != RetainHandling::Never);

@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Enters a line into the log.
-    pub(super) fn note(&mut self, line: String) {
+    pub(super) fn note(&mut self, line: &str) {
         if self.is_verbose {
             println!("{:>6} {:>9} ms  {line}", place().1, self.audit.now_ms);
         }
