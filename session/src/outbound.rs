@@ -124,6 +124,10 @@ impl Session {
         if message.is_expired(cx.now) {
             return self.give_up(DropReason::Expired, cx);
         }
+        let age_max_s = u64::from(cx.limits.queue_age_max_s);
+        if age_max_s != 0 && !entry.retain && message.waited_s(cx.now) > age_max_s {
+            return self.give_up(DropReason::TooOld, cx);
+        }
         let id = message.id;
         if message.is_absent() {
             if cx.pool.is_lost(&entry.message) {

@@ -293,6 +293,7 @@ pub(super) fn message_record<'a>(
         retain: content.retain,
         is_retained,
         expires_at: content.expires_at,
+        received: content.received(),
         publisher: content.publisher,
         topic_len,
         properties_len,

@@ -27,6 +27,8 @@ pub struct StoredAt {
     pub position: u64,
     /// When it is not to be delivered any more.
     pub expires_at: Time,
+    /// When it came in, as the queue has it.
+    pub received: u32,
     /// QoS it was published at.
     pub qos: QoS,
     /// The publisher's RETAIN flag.

@@ -107,6 +107,7 @@ impl Reading {
         let stored = StoredAt {
             position,
             expires_at: record.expires_at,
+            received: record.received,
             qos: record.qos,
             retain: record.retain,
             topic_len: record.topic_len,
