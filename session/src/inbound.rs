@@ -218,7 +218,7 @@ impl Session {
                 return self.window.hold_release(id);
             }
         }
-        if self.window.is_held(id) {
+        if self.is_durable && self.window.is_held(id) {
             // PUBREC came twice; the answer to the first is still being written down.
             return;
         }

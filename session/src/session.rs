@@ -158,7 +158,9 @@ impl Session {
         self.received.restart();
         self.window.restart();
         let resend = !self.window.is_empty();
-        self.state = State::Online(Link::new(&offer, cx.limits, resend, cx.now));
+        let mut link = Link::new(&offer, cx.limits, resend, cx.now);
+        link.is_durable = self.is_durable;
+        self.state = State::Online(link);
     }
 
     /// Ends the connection. The will goes out unless the client took it back
@@ -254,9 +256,9 @@ impl Session {
             dropped(DropReason::OfflineQos0);
             return false;
         }
-        let (is_durable, changes) = (self.is_durable, &mut *cx.changes);
+        let (is_durable, changes) = (&self.is_durable, &mut *cx.changes);
         self.queue.push(entry, limits, cx.pool, |reason, entry, pool| {
-            if reason == DropReason::QueueFullOldest && is_durable {
+            if reason == DropReason::QueueFullOldest && *is_durable {
                 note_done(entry, pool, changes);
             }
             dropped(reason);
