@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
 use dunlin_queue::mailbox::{Inbox, Outbox};
@@ -84,6 +84,8 @@ impl Broker {
             store = Some(threads.start(&inboxes, workers + 1, clock)?);
         }
         let mut threads = Vec::new();
+        // Nobody serves before everybody has what there was.
+        let restored = Arc::new(Barrier::new(workers));
         let parts = loops.into_iter().zip(inboxes).zip(outboxes).enumerate();
         for (index, ((mut event_loop, inbox), outboxes)) in parts {
             for (number, (listener, bound)) in bound.iter_mut().enumerate() {
@@ -93,12 +95,16 @@ impl Broker {
             let transport = event_loop.transport()?;
             let shared = Arc::clone(&shared);
             let share = shares[index].take();
+            let restored = Arc::clone(&restored);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let mut worker = Worker::new(index, shared, transport, inbox, outboxes, started);
                 if let Some((port, requests, share)) = share {
                     worker.use_log(port, requests);
                     worker.restore(share);
+                    restored.wait();
+                    worker.finish_restore();
+                    restored.wait();
                 }
                 event_loop.run(&mut worker)
             })?);
@@ -148,7 +154,11 @@ fn open_store(config: &Config, workers: usize) -> io::Result<(StoreThreads, Imag
         io::Error::other(format!("{}: {problem}", directory.display()))
     };
     let backend = || DiskBackend::open(&directory).map_err(|error| failed(&error));
-    let options = LogOptions { segment_bytes: config.storage.segment_bytes, bytes_max: 0 };
+    let options = LogOptions {
+        segment_bytes: config.storage.segment_bytes,
+        bytes_max: 0,
+        secret: Shared::random_keys()[0] as u32,
+    };
     let damage = if config.storage.skip_damage { Damage::Skip } else { Damage::Refuse };
     std::fs::create_dir_all(&directory)?;
     let (log, opened) = Log::open(backend()?, options, damage).map_err(|error| failed(&error))?;

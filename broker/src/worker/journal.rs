@@ -194,6 +194,11 @@ impl Journal {
         !self.held.is_empty() && self.held.contains_key(&conn)
     }
 
+    /// Whether answers to a connection wait for the log.
+    pub(super) fn has_answers(&self, conn: ConnId) -> bool {
+        self.held.get(&conn).is_some_and(|held| !held.marks.is_empty())
+    }
+
     /// Has an answer wait for what has been written down so far; `encode` appends it. `false` when
     /// there is nothing to wait for, and nothing was appended.
     pub(super) fn hold_answer(&mut self, conn: ConnId, encode: impl FnOnce(&mut Vec<u8>)) -> bool {

@@ -14,6 +14,7 @@
 
 use dunlin_packets::{PacketId, QoS, ReasonCode};
 use dunlin_queue::{Entry, MessagePool, MessageRef};
+use dunlin_session::Outcome;
 
 use super::deliver::Publisher;
 use super::journal::Kept;
@@ -263,13 +264,18 @@ impl<T: Transport> Worker<T> {
             journal.wait_for_frame(must_sync);
         }
         if let Some(ack) = ack {
-            self.acknowledge_behind(ack, is_written);
+            let level = match must_sync {
+                _ if !is_written && !is_recorded => Level::Memory,
+                true => Level::Fsync,
+                false => Level::Interval,
+            };
+            self.acknowledge_behind(ack, level, is_written);
         }
         self.submit_if_large();
     }
 
     /// Acknowledges when everything that was written down before is safe.
-    fn acknowledge_behind(&mut self, ack: Acknowledgement, is_recorded: bool) {
+    fn acknowledge_behind(&mut self, ack: Acknowledgement, level: Level, is_written: bool) {
         let Acknowledgement { publisher, session: key, packet_id, qos, code } = ack;
         let Some(journal) = &mut self.journal else { return };
         if let Some(held) = journal.held.get_mut(&publisher.conn) {
@@ -277,7 +283,7 @@ impl<T: Transport> Worker<T> {
         }
         let Some(session) = self.sessions.resolve(key) else { return };
         let slot = self.sessions.get_mut(session);
-        if is_recorded
+        if is_written
             && qos == QoS::ExactlyOnce
             && let Some(durable) = &slot.durable
             && slot.session.set_recorded(packet_id)
@@ -291,10 +297,14 @@ impl<T: Transport> Worker<T> {
             return;
         }
         let session = &mut slot.session;
-        let is_held = journal.hold_answer(publisher.conn, |out| {
-            session.acknowledge(packet_id, qos, code, out);
+        // What needs nothing written down waits only for what it must not overtake.
+        let must_wait = level != Level::Memory || journal.has_answers(publisher.conn);
+        let is_held = must_wait && journal.hold_answer(publisher.conn, |out| {
+            session.acknowledge(packet_id, Outcome { qos, code, level: level.name() }, out);
         });
-        if !is_held {
+        if is_held {
+            self.counters.acknowledged[level as usize] += 1;
+        } else {
             // There is nothing to wait for.
             if journal.held.get(&publisher.conn).is_some_and(|held| held.pending == 0) {
                 journal.held.remove(&publisher.conn);
