@@ -7,18 +7,16 @@
 #![allow(clippy::disallowed_methods)] // it measures times
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use dunlin::serve::LOG_DIRECTORY;
 use dunlin::store::record::{MessageRecord, Record, Refs, SessionRecord, put_ref};
-use dunlin_packets::{
-    Ack, AckKind, Connect, FilterRequest, Frame, Packet, PacketId, Properties, Publish, QoS,
-    Subscribe, SubscriptionOptions, VARINT_MAX, Version,
-};
+use dunlin_benches::{Delivery, WireClient};
+use dunlin_packets::{QoS, SubscriptionOptions};
 use dunlin_queue::Time;
 use dunlin_storage::{
     Damage, DiskBackend, FRAME_HEADER_BYTES, Log, LogOptions, address_of, set_address,
@@ -262,13 +260,13 @@ impl Broker {
     }
 
     /// Connects as soon as there is somebody who answers.
-    fn first_client(&mut self) -> io::Result<Client> {
+    fn first_client(&mut self) -> io::Result<WireClient> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(io::Error::other(format!("dunlin has ended: {status}")));
             }
-            match Client::connect(self.address, "restart-first", true) {
+            match WireClient::connect(self.address, "restart-first", true) {
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                 result => return result,
             }
@@ -300,116 +298,6 @@ impl Broker {
     }
 }
 
-/// A client that waits for every answer.
-struct Client {
-    stream: TcpStream,
-    input: Vec<u8>,
-    session_present: bool,
-}
-
-/// What a client was sent.
-#[derive(Debug, PartialEq, Eq)]
-struct Delivery {
-    topic: String,
-    number: u64,
-    retain: bool,
-}
-
-impl Client {
-    fn connect(address: SocketAddr, client_id: &str, clean_start: bool) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut client = Self { stream, input: Vec::new(), session_present: false };
-        let mut bytes = Vec::new();
-        Connect {
-            version: Version::V4,
-            clean_start,
-            keep_alive_s: 0,
-            client_id,
-            properties: Properties::default(),
-            will: None,
-            user_name: None,
-            password: None,
-        }
-        .encode(&mut bytes);
-        client.stream.write_all(&bytes)?;
-        client.session_present = client.until(|packet| match packet {
-            Packet::ConnAck(connack) => Some(connack.session_present),
-            _ => None,
-        })?;
-        Ok(client)
-    }
-
-    /// Reads up to the packet that `pick` takes. Others are left out.
-    fn until<R>(&mut self, mut pick: impl FnMut(&Packet<'_>) -> Option<R>) -> io::Result<R> {
-        let mut scratch = [0; 4096];
-        loop {
-            while let Some((frame, len)) =
-                Frame::split(&self.input, VARINT_MAX as usize, Version::V4)
-                    .map_err(|error| io::Error::other(error.to_string()))?
-            {
-                let packet = Packet::decode(&frame, Version::V4)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
-                let picked = pick(&packet);
-                self.input.drain(..len);
-                if let Some(picked) = picked {
-                    return Ok(picked);
-                }
-            }
-            match self.stream.read(&mut scratch)? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                len => self.input.extend_from_slice(&scratch[..len]),
-            }
-        }
-    }
-
-    /// The next delivery, acknowledged.
-    fn delivery(&mut self) -> io::Result<Delivery> {
-        let (delivery, id) = self.until(|packet| match packet {
-            Packet::Publish(publish) => {
-                let number = publish
-                    .payload
-                    .first_chunk()
-                    .map_or(u64::MAX, |number| u64::from_le_bytes(*number));
-                let topic = publish.topic.to_owned();
-                Some((Delivery { topic, number, retain: publish.retain }, publish.packet_id))
-            }
-            _ => None,
-        })?;
-        if let Some(id) = id {
-            let mut bytes = Vec::new();
-            Ack::new(AckKind::PubAck, id).encode(Version::V4, &mut bytes);
-            self.stream.write_all(&bytes)?;
-        }
-        Ok(delivery)
-    }
-
-    fn publish(&mut self, topic: &str, payload: &[u8]) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        Publish {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic,
-            packet_id: None,
-            properties: Properties::default(),
-            payload,
-        }
-        .encode(Version::V4, &mut bytes);
-        self.stream.write_all(&bytes)
-    }
-
-    fn subscribe(&mut self, filter: &str) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let options = SubscriptionOptions::default();
-        let requests = [FilterRequest { filter, options }];
-        let properties = Properties::default();
-        Subscribe::encode(Version::V4, PacketId::MIN, properties, &requests, &mut bytes);
-        self.stream.write_all(&bytes)
-    }
-}
-
 /// A session has its messages, in order, and its subscriptions.
 fn check_session(args: &Args, address: SocketAddr, session: u64) -> io::Result<()> {
     let expect = |what: &str, found: &dyn std::fmt::Debug, is_right: bool| {
@@ -418,7 +306,7 @@ fn check_session(args: &Args, address: SocketAddr, session: u64) -> io::Result<(
         }
         Err(io::Error::other(format!("session {session}: {what}: {found:?}")))
     };
-    let mut client = Client::connect(address, &client_id(session), false)?;
+    let mut client = WireClient::connect(address, &client_id(session), false)?;
     expect("session present", &client.session_present, client.session_present)?;
     let mut waiting = session;
     while waiting < args.queued {
@@ -428,14 +316,14 @@ fn check_session(args: &Args, address: SocketAddr, session: u64) -> io::Result<(
         waiting += args.sessions;
     }
     for which in ['a', 'b'] {
-        client.publish(&filter(session, which), &payload(session, 8))?;
+        client.publish(&filter(session, which), &payload(session, 8), None)?;
         let found = client.delivery()?;
         let wanted = Delivery { topic: filter(session, which), number: session, retain: false };
         expect("its subscription", &found, found == wanted)?;
     }
     if args.retained > 0 {
         let number = session % args.retained;
-        client.subscribe(&retained_topic(number))?;
+        client.subscribe(&retained_topic(number), QoS::AtMostOnce)?;
         let found = client.delivery()?;
         let wanted = Delivery { topic: retained_topic(number), number, retain: true };
         expect("a retained message", &found, found == wanted)?;
