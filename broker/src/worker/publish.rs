@@ -5,10 +5,10 @@ use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{Match, SubscriberId, Target};
 use dunlin_session::{Outcome, SYS_PREFIX};
 
+use super::acknowledge::Acknowledgement;
 use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
-use super::recording::Acknowledgement;
 use super::sessions::SessionId;
 use super::settings::{Level, OverlapPolicy};
 use super::{Transport, Worker};
