@@ -7,10 +7,11 @@
 #![allow(clippy::disallowed_methods)] // it measures times
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use dunlin::serve::LOG_DIRECTORY;
@@ -153,16 +154,21 @@ impl Author {
     }
 }
 
+/// Names are not in the order in which they came.
+fn name(number: u64) -> u64 {
+    (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 fn client_id(session: u64) -> String {
-    format!("restart-{session}")
+    format!("{:016x}", name(session))
 }
 
 fn filter(session: u64, which: char) -> String {
-    format!("restart/{session}/{which}")
+    format!("restart/{:016x}/{which}", name(session))
 }
 
 fn retained_topic(number: u64) -> String {
-    format!("retained/{number}")
+    format!("retained/{:016x}", name(number))
 }
 
 /// Begins with its number.
@@ -227,6 +233,8 @@ fn write_log(args: &Args, directory: &Path) -> io::Result<u64> {
 struct Broker {
     child: Child,
     address: SocketAddr,
+    /// When it had read the log, with the seconds of CPU until then.
+    has_read: Receiver<(Instant, f64)>,
 }
 
 impl Drop for Broker {
@@ -248,15 +256,31 @@ impl Broker {
     fn start(args: &Args) -> io::Result<Self> {
         // Free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let child = Command::new(&args.dunlin)
+        let mut child = Command::new(&args.dunlin)
             .args(["--listen", &address.to_string(), "--data-dir"])
             .arg(&args.directory)
             .args(["--set", &format!("retained.max_messages={}", args.retained + 1000)])
             .args(["--set", "retained.max_bytes=64GiB"])
+            // It says when it has read the log.
+            .args(["--set", "log.level=info"])
             .args(&args.options)
             .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
-        Ok(Self { child, address })
+        let (sender, has_read) = channel();
+        let (pid, stderr) = (child.id(), child.stderr.take());
+        std::thread::spawn(move || {
+            let lines = stderr.map(BufReader::new).into_iter().flat_map(BufRead::lines);
+            for line in lines.map_while(Result::ok) {
+                if line.contains("recovered") {
+                    let cpu_s = usage_of(pid).map_or(0.0, |usage| usage.user_s + usage.system_s);
+                    let _ = sender.send((Instant::now(), cpu_s));
+                } else if !line.contains(" INFO ") {
+                    eprintln!("{line}");
+                }
+            }
+        });
+        Ok(Self { child, address, has_read })
     }
 
     /// Connects as soon as there is somebody who answers.
@@ -276,26 +300,25 @@ impl Broker {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
+}
 
-    fn usage(&self) -> io::Result<Usage> {
-        let read =
-            |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()));
-        let (stat, status) = (read("stat")?, read("status")?);
-        // Behind the name in brackets, in ticks of 10 ms.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok());
-        let mebibytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-            kib.unwrap_or(0.0) / 1024.0
-        };
-        Ok(Usage {
-            user_s: ticks(11).unwrap_or(0.0) / 100.0,
-            system_s: ticks(12).unwrap_or(0.0) / 100.0,
-            rss_mib: mebibytes("VmRSS:"),
-            rss_max_mib: mebibytes("VmHWM:"),
-        })
-    }
+fn usage_of(pid: u32) -> io::Result<Usage> {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let (stat, status) = (read("stat")?, read("status")?);
+    // Behind the name in brackets, in ticks of 10 ms.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok());
+    let mebibytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kib.unwrap_or(0.0) / 1024.0
+    };
+    Ok(Usage {
+        user_s: ticks(11).unwrap_or(0.0) / 100.0,
+        system_s: ticks(12).unwrap_or(0.0) / 100.0,
+        rss_mib: mebibytes("VmRSS:"),
+        rss_max_mib: mebibytes("VmHWM:"),
+    })
 }
 
 /// A session has its messages, in order, and its subscriptions.
@@ -350,7 +373,7 @@ fn run(args: &Args) -> io::Result<()> {
         let mut broker = Broker::start(args)?;
         let client = broker.first_client()?;
         let seconds = started.elapsed().as_secs_f64();
-        let usage = broker.usage()?;
+        let usage = usage_of(broker.child.id())?;
         println!(
             "round {round}: {seconds:.2} s to the first CONNACK; CPU {:.2} s ({:.2} user, {:.2} \
              system); RSS {:.0} MiB, at most {:.0} MiB",
@@ -360,6 +383,10 @@ fn run(args: &Args) -> io::Result<()> {
             usage.rss_mib,
             usage.rss_max_mib
         );
+        if let Ok((at, cpu_s)) = broker.has_read.try_recv() {
+            let reading_s = at.duration_since(started).as_secs_f64();
+            println!("         the log was read after {reading_s:.2} s and {cpu_s:.2} s of CPU");
+        }
         drop(client);
         if round == args.rounds && args.sessions > 0 {
             // A sequence that looks random and is the same every time.
