@@ -283,6 +283,18 @@ impl Message {
         self.received
     }
 
+    /// What [`Self::received`] says of a message that came in at `time`.
+    #[must_use]
+    pub fn received_at(time: Time) -> u32 {
+        ticks(time)
+    }
+
+    /// When a message came in of which [`Self::received`] says this.
+    #[must_use]
+    pub fn time_of_receipt(received: u32) -> Time {
+        Time::from_millis(u64::from(received) << TICK_BITS)
+    }
+
     /// Seconds since it came in, to within one or two.
     #[inline]
     #[must_use]

@@ -140,12 +140,16 @@ impl Reading {
     }
 
     fn session_end(&mut self, sid: u64) {
+        self.numbers.session = self.numbers.session.max(sid + 1);
         if let Some(draft) = self.sessions.remove(&sid) {
             draft.refs.keys().for_each(|&id| self.let_go(id));
         }
     }
 
     fn done(&mut self, sid: u64, id: u64) {
+        // The message may have been cleaned up before this record. Another one of its number would
+        // be taken for done with.
+        self.numbers.message = self.numbers.message.max(id + 1);
         let draft = self.sessions.get_mut(&sid);
         if draft.is_some_and(|draft| draft.refs.remove(&id).is_some()) {
             self.let_go(id);
@@ -187,6 +191,7 @@ impl Reading {
                 draft.subscriptions.remove(filter);
             }
             Record::Sent { packet_id, id, .. } => {
+                self.numbers.message = self.numbers.message.max(id + 1);
                 draft.sent.insert(packet_id, (id, stamp));
             }
             Record::Released { packet_id, id, .. } => {
