@@ -1,7 +1,7 @@
 //! `dunlin storage` as a user runs it, on data directories that brokers have written.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -115,7 +115,10 @@ impl Client {
                 return result;
             }
             let mut buffer = [0; 16 << 10];
-            let len = self.stream.read(&mut buffer).expect("the broker answers");
+            let len = match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("the broker answers"),
+            };
             assert!(len > 0, "the broker has closed the connection");
             self.input.extend_from_slice(&buffer[..len]);
         }
