@@ -21,7 +21,6 @@ fn without_a_kill_nothing_is_lost_or_doubled() {
 }
 
 #[test]
-#[ignore = "needs the durable store"]
 fn killed_and_started_again_it_has_lost_nothing_it_acknowledged() {
     assert_clean(&torture(&["--kills", "3", "--seed", "1"]));
 }

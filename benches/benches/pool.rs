@@ -113,7 +113,7 @@ fn queue(criterion: &mut Criterion) {
             let identifiers = Identifiers::NONE;
             let qos = QoS::AtLeastOnce;
             let entry = Entry { message, identifiers, group: 0, qos, retain: false };
-            queue.push(entry, &LIMITS, &mut pool, |_| ());
+            queue.push(entry, &LIMITS, &mut pool, |_, _, _| ());
             if let Some(entry) = queue.pop(&pool) {
                 entry.release(&mut pool);
             }

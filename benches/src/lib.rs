@@ -3,6 +3,8 @@
 
 mod rig;
 mod scenes;
+mod wire;
 
 pub use rig::{ClientNo, Rig};
 pub use scenes::{FanOut, HandlePush};
+pub use wire::{Delivery, WireClient};

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
 use dunlin_queue::mailbox::{Inbox, Outbox};
@@ -13,8 +13,8 @@ use mio::net::TcpStream;
 use crate::clock::Clock;
 use crate::config::{Config, ListenerConfig};
 use crate::net::{Bound, EventLoop, TcpTransport, bind};
-use crate::store::{Image, RunningStore, StoreThreads, WriterOptions};
-use crate::worker::{Mail, Shared, StatsTotal, Worker};
+use crate::store::{Image, ImageShare, LogPort, RunningStore, StoreThreads, WriterOptions};
+use crate::worker::{Mail, ReadRequests, Shared, StatsTotal, Worker};
 
 type TcpMail = Mail<TcpStream>;
 
@@ -71,19 +71,18 @@ impl Broker {
             .iter()
             .map(|inbox| Outbox::new(workers, inbox.address(), CONTROL_CREDIT_BYTES))
             .collect();
-        let mut shares = (0..workers).map(|_| None).collect::<Vec<_>>();
-        let mut store = None;
-        if let Some((threads, image)) = opened {
-            if kept_keys.is_none() {
-                threads.port().submit_keys(keys);
+        let (store, mut kept) = match opened {
+            Some((threads, image)) => {
+                if kept_keys.is_none() {
+                    threads.port().submit_keys(keys);
+                }
+                let kept = split_image(&threads, image, &shared, workers);
+                (Some(threads.start(&inboxes, workers + 1, clock)?), kept)
             }
-            let split = image.split(workers, |name| shared.worker_of(name, workers));
-            for (place, share) in shares.iter_mut().zip(split) {
-                *place = Some((Arc::clone(threads.port()), threads.requests(), share));
-            }
-            store = Some(threads.start(&inboxes, workers + 1, clock)?);
-        }
+            None => (None, Vec::new()),
+        };
         let mut threads = Vec::new();
+        let restored = Arc::new(Barrier::new(workers));
         let parts = loops.into_iter().zip(inboxes).zip(outboxes).enumerate();
         for (index, ((mut event_loop, inbox), outboxes)) in parts {
             for (number, (listener, bound)) in bound.iter_mut().enumerate() {
@@ -92,13 +91,13 @@ impl Broker {
             }
             let transport = event_loop.transport()?;
             let shared = Arc::clone(&shared);
-            let share = shares[index].take();
+            let kept = kept.get_mut(index).and_then(Option::take);
+            let restored = Arc::clone(&restored);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let mut worker = Worker::new(index, shared, transport, inbox, outboxes, started);
-                if let Some((port, requests, share)) = share {
-                    worker.use_log(port, requests);
-                    worker.restore(share);
+                if let Some(kept) = kept {
+                    kept.restore(&mut worker, &restored);
                 }
                 event_loop.run(&mut worker)
             })?);
@@ -141,9 +140,44 @@ impl Broker {
     }
 }
 
+/// What a worker begins with if there is a log.
+struct Kept {
+    port: Arc<LogPort>,
+    requests: ReadRequests,
+    share: ImageShare,
+}
+
+impl Kept {
+    /// Gives it to the worker. Nobody serves before everybody has what there was.
+    fn restore(self, worker: &mut Worker<TcpTransport>, all: &Barrier) {
+        worker.use_log(self.port, self.requests);
+        worker.restore(self.share);
+        all.wait();
+        worker.finish_restore();
+        all.wait();
+    }
+}
+
+fn split_image(
+    threads: &StoreThreads,
+    image: Image,
+    shared: &Shared,
+    workers: usize,
+) -> Vec<Option<Kept>> {
+    let shares = image.split(workers, |name| shared.worker_of(name, workers));
+    let kept = shares.into_iter().map(|share| {
+        Some(Kept { port: Arc::clone(threads.port()), requests: threads.requests(), share })
+    });
+    kept.collect()
+}
+
 /// How the log is written, by the broker and by those who make one for it.
 pub(crate) fn log_options(config: &Config) -> LogOptions {
-    LogOptions { segment_bytes: config.storage.segment_bytes, bytes_max: 0 }
+    LogOptions {
+        segment_bytes: config.storage.segment_bytes,
+        bytes_max: 0,
+        secret: Shared::random_keys()[0] as u32,
+    }
 }
 
 /// Opens the log and reads all of it.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use dunlin_packets::Version;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
@@ -31,13 +32,15 @@ Where to:
       --tls-insecure       TLS, trusting anybody
   -u, --user NAME          user name, and -P, --password TEXT
       --pid PID            the broker's process: its CPU and memory are measured
+      --data-dir DIR       the broker's directory: what is on disk is measured
       --broker NAME        what to call it in reports
 Figures of a scenario, each only where it has a meaning (see list):
       --publishers N       --subscribers N       --connections N
       --rate R             messages or connections per second; 0 is as fast as it goes
       --payload BYTES      16 or more
       --qos 0|1|2          --seconds S           --messages N
-      --window N           messages of one publisher under way to its slowest subscriber
+      --window N           messages of one publisher under way to its slowest subscriber;
+                           unacknowledged ones where the subscribers are away
       --seconds-max S      no scenario that goes by time measures for longer (warm-up not counted)
       --connections-max N  no scenario has more: larger ones are scaled down, and say so
 Results:
@@ -53,6 +56,7 @@ pub(crate) struct RunArgs {
     pub(crate) host: String,
     pub(crate) scenarios: Vec<Scenario>,
     pub(crate) pid: Option<u32>,
+    pub(crate) data_dir: Option<PathBuf>,
     pub(crate) broker: String,
     pub(crate) seconds_max: f64,
     pub(crate) connections_max: usize,
@@ -100,6 +104,7 @@ struct Draft {
     tls_insecure: bool,
     login: Login,
     pid: Option<u32>,
+    data_dir: Option<PathBuf>,
     broker: Option<String>,
     figures: Vec<(&'static str, f64)>,
     seconds_max: Option<f64>,
@@ -161,6 +166,7 @@ fn read(parser: &mut lexopt::Parser, draft: &mut Draft) -> Result<(), lexopt::Er
                 draft.login.password = Some(parser.value()?.string()?);
             }
             Long("pid") => draft.pid = Some(parser.value()?.parse()?),
+            Long("data-dir") => draft.data_dir = Some(parser.value()?.into()),
             Long("broker") => draft.broker = Some(parser.value()?.string()?),
             Long("seconds-max") => draft.seconds_max = Some(parser.value()?.parse()?),
             Long("connections-max") => draft.connections_max = Some(parser.value()?.parse()?),
@@ -225,6 +231,7 @@ impl Draft {
             host,
             scenarios,
             pid: self.pid,
+            data_dir: self.data_dir,
             broker: self.broker.unwrap_or_else(|| "broker".into()),
             seconds_max,
             connections_max: self.connections_max.unwrap_or(usize::MAX),
@@ -269,7 +276,6 @@ fn set(scenario: &mut Scenario, figure: &str, value: f64) -> Result<(), Refusal>
 
 /// Refuses figures nothing could be run with.
 fn sensible(scenario: &Scenario) -> Result<(), Refusal> {
-    use crate::audit::Audience;
     use crate::scenario::Kind;
     let (params, kind, name) = (&scenario.params, scenario.kind, scenario.name);
     let uses = |figure| kind.uses().contains(&figure);
@@ -301,11 +307,10 @@ fn sensible(scenario: &Scenario) -> Result<(), Refusal> {
     if uses("rate") && params.rate > 10_000_000.0 {
         return refuse("--rate is 10,000,000 at most");
     }
-    if kind == Kind::Churn && params.rate <= 0.0 {
+    if matches!(kind, Kind::Churn | Kind::Steady) && params.rate <= 0.0 {
         return refuse("--rate has to be more than 0");
     }
-    let is_paired = matches!(kind, Kind::Load(Audience::Partner) | Kind::Burst);
-    if is_paired && params.publishers != params.subscribers {
+    if kind.is_paired() && params.publishers != params.subscribers {
         return refuse("it pairs publishers with subscribers, so give as many of both");
     }
     Ok(())
@@ -378,6 +383,8 @@ mod tests {
             ("run flood-pairs --window 70000", "--window"),
             ("run flood-pairs --seconds 0", "--seconds"),
             ("run flood-pairs --publishers 1.5", "whole numbers"),
+            ("run durable-steady --rate 0", "--rate"),
+            ("run durable-steady --publishers 5", "as many of both"),
             ("run fan-in --mqtt 3", "only 3.1.1 and 5"),
             ("run fan-in --rate nan", "out of range"),
             ("against-send --burst 0", "more than 0"),

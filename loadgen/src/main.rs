@@ -10,6 +10,7 @@ mod args;
 mod audit;
 mod client;
 mod clock;
+mod disk;
 mod limits;
 mod meter;
 mod outcome;
@@ -97,7 +98,8 @@ fn load(files: &[String]) -> io::Result<Vec<Run>> {
 fn run(args: &RunArgs) -> io::Result<bool> {
     let clock = Clock::start();
     let connections_max = limits::connections_max().min(args.connections_max);
-    let mut meter = Meter::new(clock, scenario::broker_process(args.pid)?, args.quiet)?;
+    let broker = scenario::broker_process(args.pid)?;
+    let mut meter = Meter::new(clock, broker, args.data_dir.clone(), args.quiet)?;
     let target = &args.target;
     let mut run = Run {
         tool: concat!("dunlin-bench ", env!("CARGO_PKG_VERSION")).into(),

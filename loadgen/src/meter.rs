@@ -1,12 +1,16 @@
 //! Measures a phase while it runs: counts, times, the broker's CPU and memory, the live line.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
 use hdrhistogram::Histogram;
 
 use crate::audit::Account;
 use crate::clock::{Clock, MILLISECOND};
-use crate::outcome::{BrokerUsage, Latency, Phase, Sample, mebibytes, plural, thousands};
+use crate::disk::bytes_in;
+use crate::outcome::{
+    BrokerUsage, DiskUsage, Latency, Phase, Sample, mebibytes, plural, thousands,
+};
 use crate::process::{Process, Usage};
 
 const SAMPLE_EVERY_NS: u64 = 250 * MILLISECOND;
@@ -18,6 +22,8 @@ pub(crate) const LATENCY_MAX_NS: u64 = 60_000 * MILLISECOND;
 pub(crate) struct Meter {
     clock: Clock,
     broker: Option<Process>,
+    /// The broker's directory.
+    data_dir: Option<PathBuf>,
     own: Process,
     /// The live line is wanted, and somebody sees it.
     is_live: bool,
@@ -30,15 +36,24 @@ pub(crate) struct Meter {
     series: Vec<Sample>,
     last: (u64, u64, Usage),
     rss_max: u64,
+    /// On disk when the phase began, and at most.
+    disk: (u64, u64),
 }
 
 impl Meter {
-    pub(crate) fn new(clock: Clock, broker: Option<Process>, quiet: bool) -> io::Result<Self> {
+    /// Measures the broker's process and the bytes in its directory, where those are known.
+    pub(crate) fn new(
+        clock: Clock,
+        broker: Option<Process>,
+        data_dir: Option<PathBuf>,
+        quiet: bool,
+    ) -> io::Result<Self> {
         let histogram = Histogram::new_with_bounds(1000, LATENCY_MAX_NS, 3)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self {
             clock,
             broker,
+            data_dir,
             own: Process::own(),
             is_live: !quiet && io::stderr().is_terminal(),
             scenario: String::new(),
@@ -50,6 +65,7 @@ impl Meter {
             series: Vec::new(),
             last: Default::default(),
             rss_max: 0,
+            disk: (0, 0),
         })
     }
 
@@ -62,6 +78,10 @@ impl Meter {
         self.broker.as_ref().and_then(|broker| broker.usage().ok()).unwrap_or_default()
     }
 
+    fn disk_bytes(&self) -> u64 {
+        self.data_dir.as_deref().map_or(0, bytes_in)
+    }
+
     /// Begins a phase.
     pub(crate) fn start(&mut self, name: &'static str, unit: &'static str) {
         (self.name, self.unit) = (name, unit);
@@ -70,6 +90,7 @@ impl Meter {
         let broker = self.usage();
         self.began = (broker, self.own.usage().unwrap_or_default());
         self.rss_max = broker.rss_bytes;
+        self.disk = [self.disk_bytes(); 2].into();
         self.started_ns = self.clock.now_ns();
         self.last = (self.started_ns, 0, broker);
     }
@@ -102,7 +123,9 @@ impl Meter {
             per_s: count.saturating_sub(last_count) as f64 / seconds,
             broker_rss_bytes: usage.rss_bytes,
             broker_cores: (usage.cpu_s - last_usage.cpu_s) / seconds,
+            disk_bytes: self.disk_bytes(),
         };
+        self.disk.1 = self.disk.1.max(sample.disk_bytes);
         self.rss_max = self.rss_max.max(usage.rss_bytes);
         self.series.push(sample);
         self.last = (now, count, usage);
@@ -155,6 +178,11 @@ impl Meter {
             rss_after_bytes: usage.rss_bytes,
             rss_max_bytes: self.rss_max.max(usage.rss_bytes),
         });
+        let disk = self.data_dir.is_some().then(|| {
+            let (before_bytes, max_bytes) = self.disk;
+            let after_bytes = self.disk_bytes();
+            DiskUsage { before_bytes, after_bytes, max_bytes: max_bytes.max(after_bytes) }
+        });
         Phase {
             name: self.name.into(),
             unit: self.unit.into(),
@@ -164,6 +192,7 @@ impl Meter {
             latency: self.latency(),
             account,
             broker,
+            disk,
             generator_cpu_s: own.cpu_s - own_before.cpu_s,
             series: std::mem::take(&mut self.series),
             notes: Vec::new(),

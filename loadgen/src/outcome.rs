@@ -37,7 +37,7 @@ pub(crate) struct Outcome {
 }
 
 /// One part of a scenario with figures of its own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Phase {
     pub(crate) name: String,
     /// What is counted.
@@ -49,6 +49,9 @@ pub(crate) struct Phase {
     pub(crate) account: Option<Account>,
     /// Without the broker's pid there is nothing to say about it.
     pub(crate) broker: Option<BrokerUsage>,
+    /// Nor without its directory about what is in that.
+    #[serde(default)]
+    pub(crate) disk: Option<DiskUsage>,
     pub(crate) generator_cpu_s: f64,
     pub(crate) series: Vec<Sample>,
     /// Anything a reader has to know.
@@ -80,6 +83,15 @@ pub(crate) struct BrokerUsage {
     pub(crate) rss_max_bytes: u64,
 }
 
+/// Bytes of all files in the broker's directory.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct DiskUsage {
+    pub(crate) before_bytes: u64,
+    pub(crate) after_bytes: u64,
+    /// As far as samples have seen.
+    pub(crate) max_bytes: u64,
+}
+
 /// A moment of a phase.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
@@ -88,6 +100,8 @@ pub(crate) struct Sample {
     pub(crate) broker_rss_bytes: u64,
     /// Cores in use since the sample before.
     pub(crate) broker_cores: f64,
+    #[serde(default)]
+    pub(crate) disk_bytes: u64,
 }
 
 impl Latency {
@@ -135,6 +149,14 @@ impl Phase {
                 mebibytes(broker.rss_after_bytes),
                 mebibytes(broker.rss_max_bytes),
                 self.generator_cpu_s,
+            ));
+        }
+        if let Some(disk) = &self.disk {
+            lines.push(format!(
+                "           on disk: {} -> {}, at most {}",
+                mebibytes(disk.before_bytes),
+                mebibytes(disk.after_bytes),
+                mebibytes(disk.max_bytes),
             ));
         }
         if let Some(latency) = &self.latency {

@@ -17,6 +17,8 @@ figure{margin:.5rem 0;flex:1 1 22rem}figcaption{font-size:13px}\
 svg{width:100%;height:auto}svg text{font-size:11px;fill:currentColor}\
 .grid{stroke:#8884;fill:none}.line{fill:none;stroke-width:1.6}";
 
+const MEBIBYTE: f64 = (1 << 20) as f64;
+
 /// The page of some runs.
 pub(crate) fn page(runs: &[Run]) -> String {
     let mut page = format!(
@@ -147,16 +149,25 @@ fn plots(page: &mut String, outcomes: &[(String, Outcome)]) {
         lines(|phase| phase.series.iter().map(|sample| (sample.at_s, sample.per_s)).collect());
     let memory = lines(|phase| {
         let samples = phase.series.iter().filter(|sample| sample.broker_rss_bytes > 0);
-        let mebibyte = f64::from(1 << 20);
-        samples.map(|sample| (sample.at_s, sample.broker_rss_bytes as f64 / mebibyte)).collect()
+        samples.map(|sample| (sample.at_s, sample.broker_rss_bytes as f64 / MEBIBYTE)).collect()
+    });
+    let disk = lines(|phase| {
+        let is_known = phase.disk.is_some();
+        let samples = phase.series.iter().filter(|_| is_known);
+        samples.map(|sample| (sample.at_s, sample.disk_bytes as f64 / MEBIBYTE)).collect()
     });
     let time = ("seconds", Scale::Linear);
     let _ = write!(
         page,
-        "<div class=\"plots\">{}{}{}</div>",
+        "<div class=\"plots\">{}{}{}{}</div>",
         plot(&latency, ("milliseconds", Scale::Log), ("share that took no longer", Scale::Nines)),
         plot(&throughput, time, ("per second", Scale::Linear)),
         plot(&memory, time, ("broker's memory, MiB", Scale::Linear)),
+        if disk.is_empty() {
+            String::new()
+        } else {
+            plot(&disk, time, ("on disk, MiB", Scale::Linear))
+        },
     );
 }
 
@@ -168,7 +179,13 @@ mod tests {
 
     #[test]
     fn the_page_holds_every_scenario_and_fetches_nothing() {
-        let sample = |at_s| Sample { at_s, per_s: 5.0, broker_rss_bytes: 1, broker_cores: 0.1 };
+        let sample = |at_s| Sample {
+            at_s,
+            per_s: 5.0,
+            broker_rss_bytes: 1,
+            broker_cores: 0.1,
+            disk_bytes: 0,
+        };
         let phase = Phase {
             name: "messages".into(),
             unit: "delivery".into(),
@@ -187,6 +204,7 @@ mod tests {
             }),
             account: None,
             broker: None,
+            disk: None,
             generator_cpu_s: 0.0,
             series: vec![sample(0.5), sample(1.0)],
             notes: vec!["a note".into()],

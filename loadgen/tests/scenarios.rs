@@ -102,6 +102,46 @@ fn what_was_stored_is_fetched_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn what_publishers_store_for_sessions_that_are_away_comes_in_order() {
+    let broker = Running::start(&["--set", "limits.receive_maximum=10"]);
+    for options in [
+        "--publishers 3 --subscribers 5 --messages 100 --window 20",
+        "--publishers 5 --subscribers 3 --messages 101 --window 1",
+        // More than the Receive Maximum: the broker would end the connection.
+        "--publishers 2 --subscribers 2 --messages 2000 --window 100 --mqtt 5",
+    ] {
+        let outcome = run(&broker, "durable-offline", options);
+        let stored = &outcome["phases"][0];
+        assert_eq!(stored["latency"]["count"], stored["count"], "every acknowledgement has a time");
+        assert_eq!(stored["count"], all_arrived(&outcome["phases"][1]), "{options}");
+    }
+    let options = "--publishers 2 --subscribers 30 --messages 40";
+    let outcome = run(&broker, "durable-fan-out", options);
+    assert_eq!(outcome["phases"][0]["count"], 1200, "deliveries are counted");
+    assert_eq!(all_arrived(&outcome["phases"][1]), 1200);
+}
+
+#[test]
+fn a_steady_rate_is_followed_to_its_acknowledgements_and_on_disk() {
+    let directory = file("data");
+    let path = directory.to_str().expect("a path");
+    let broker = Running::start(&["--data-dir", path]);
+    let options =
+        format!("--publishers 4 --subscribers 4 --rate 400 --seconds 1 --mqtt 5 --data-dir {path}");
+    let outcome = run(&broker, "durable-steady", &options);
+    let (messages, acknowledged) = (&outcome["phases"][0], &outcome["phases"][1]);
+    assert!(all_arrived(messages) >= 400);
+    assert_eq!(messages["latency"]["count"], 400);
+    assert_eq!(acknowledged["latency"]["count"], 400, "{acknowledged}");
+    assert!(acknowledged["notes"][1].as_str().expect("a note").contains("of the first"));
+    let bytes = |name: &str| messages["disk"][name].as_u64().expect("bytes");
+    // What a message and its end take, at least, of those that were measured.
+    assert!(bytes("max_bytes") >= bytes("before_bytes") + 400 * 100, "{}", messages["disk"]);
+    drop(broker);
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+#[test]
 fn a_scenario_that_does_not_fit_is_scaled_and_says_so() {
     let broker = Running::start(&[]);
     let outcome = run(&broker, "p2p-1K-1K-1K-1K", "--connections-max 100 --seconds-max 0.3");

@@ -122,7 +122,7 @@ impl MessagePool {
     /// Lets the message's bytes go, if they are in the log and somebody else still waits for them.
     pub fn spill(&mut self, message: &MessageRef) {
         let slot = &mut self.slots[message.0 as usize];
-        let is_wanted = slot.shares > 1 && !slot.logged.is_pinned && slot.message.len() > 0;
+        let is_wanted = slot.shares > 1 && !slot.logged.is_pinned && !slot.message.is_empty();
         if slot.logged.position != 0
             && !slot.logged.is_held
             && is_wanted

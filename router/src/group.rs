@@ -73,7 +73,7 @@ impl<K: Copy + Eq + Hash> ShareGroups<K> {
             last_id: 0,
             by_name: HashMap::default(),
             strategy,
-            hasher: RandomState::default(),
+            hasher: RandomState::with_seeds(seed, 0x6772, 0x6f75, 0x7073),
             random: seed | 1,
         }
     }

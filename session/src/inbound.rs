@@ -30,10 +30,14 @@ pub enum Action<'a> {
         /// What to acknowledge.
         packet_id: PacketId,
     },
-    /// PUBCOMP for this may go out when [`Change::Freed`] is written down: [`Session::pubcomp`].
+    /// PUBCOMP may go out when everything is safe that was written down so far, that the identifier
+    /// is free again in particular: [`Session::pubcomp`]. Until then a crash would bring back the
+    /// publication that had it, and take the next one under it for that one.
     Complete {
         /// What to acknowledge.
         packet_id: PacketId,
+        /// There was such a publication.
+        is_known: bool,
     },
     /// Change the subscriptions, then [`Session::suback`].
     Subscribe(Subscribe<'a>),
@@ -152,11 +156,14 @@ impl Session {
         let id = ack.packet_id;
         if ack.kind == AckKind::PubRel {
             let removed = self.received.remove(id);
+            let is_known = removed.is_some();
             if removed == Some(true) {
                 cx.changes.push(Change::Freed { packet_id: id });
-                return Ok(Action::Complete { packet_id: id });
             }
-            self.answer(AckKind::PubComp, id, removed.is_some(), out);
+            if self.is_durable {
+                return Ok(Action::Complete { packet_id: id, is_known });
+            }
+            self.answer(AckKind::PubComp, id, is_known, out);
             return Ok(Action::None);
         }
         let qos = match self.window.stage(id) {
@@ -211,17 +218,16 @@ impl Session {
                 return self.window.hold_release(id);
             }
         }
-        if self.window.is_held(id) {
+        if self.is_durable && self.window.is_held(id) {
             // PUBREC came twice; the answer to the first is still being written down.
             return;
         }
         self.answer(AckKind::PubRel, id, known, out);
     }
 
-    /// Appends PUBCOMP for a publication of the client that was released, and that the log knows to
-    /// be over.
-    pub fn pubcomp(&self, id: PacketId, out: &mut Vec<u8>) {
-        self.answer(AckKind::PubComp, id, true, out);
+    /// Appends PUBCOMP for a publication that the client has released.
+    pub fn pubcomp(&self, id: PacketId, is_known: bool, out: &mut Vec<u8>) {
+        self.answer(AckKind::PubComp, id, is_known, out);
     }
 
     /// The next step of a QoS 2 handshake, with 0x92 when we know nothing of it.

@@ -50,6 +50,10 @@ impl Refusal {
     }
 }
 
+/// A client whose CONNECT has this user property with the value `report` gets it with each PUBACK
+/// and PUBREC, and in it how safe the message is.
+pub const LEVEL_PROPERTY: &str = "durability";
+
 /// A CONNACK of 5.0 without properties.
 const BARE_CONNACK_BYTES: u32 = 5;
 
@@ -78,6 +82,8 @@ pub struct Offer {
     pub(crate) packet_bytes_max: u32,
     pub(crate) topic_alias_maximum: u16,
     pub(crate) wants_response_information: bool,
+    /// Acknowledgements are to say how safe the message is.
+    pub(crate) wants_levels: bool,
     pub(crate) will: Option<Box<Will>>,
 }
 
@@ -121,6 +127,7 @@ impl Offer {
             packet_bytes_max,
             topic_alias_maximum: 0,
             wants_response_information: false,
+            wants_levels: false,
             will: connect.will.as_ref().map(|will| Box::new(Will::new(will))),
         };
         offer.read_properties(connect.properties, &refuse)?;
@@ -146,6 +153,7 @@ impl Offer {
         properties: Properties<'_>,
         refuse: &impl Fn(ReasonCode, &'static str) -> Refusal,
     ) -> Result<(), Refusal> {
+        let mut allows_properties = true;
         for property in properties.iter() {
             match property {
                 Property::SessionExpiryInterval(seconds) => self.expiry_s = seconds,
@@ -161,11 +169,14 @@ impl Offer {
                         "the authentication method is not supported",
                     ));
                 }
-                // Request Problem Information allows what we would not send anyway: reason strings
-                // and user properties on packets other than CONNACK and DISCONNECT.
+                Property::UserProperty(LEVEL_PROPERTY, "report") => self.wants_levels = true,
+                Property::RequestProblemInformation(wanted) => allows_properties = wanted,
                 _ => {}
             }
         }
+        // Without it neither reason strings nor user properties come with acknowledgements
+        // [MQTT-3.1.2-29].
+        self.wants_levels &= allows_properties;
         Ok(())
     }
 

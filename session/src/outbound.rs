@@ -114,23 +114,17 @@ impl Session {
         if qos != QoS::AtMostOnce && !self.window_has_room(cx) {
             return Polled::Idle;
         }
-        let is_recorded = self.is_durable && qos != QoS::AtMostOnce;
-        if is_recorded && cx.pool.is_held(&entry.message) {
-            // Nobody gets what a crash could take back.
-            return Polled::Waiting(cx.pool.get(&entry.message).id);
-        }
-        let State::Online(link) = &mut self.state else { return Polled::Idle };
         let message = cx.pool.get(&entry.message);
         if message.is_expired(cx.now) {
             return self.give_up(DropReason::Expired, cx);
         }
-        let id = message.id;
-        if message.is_absent() {
-            if cx.pool.is_lost(&entry.message) {
-                return self.give_up(DropReason::Unreadable, cx);
-            }
-            return Polled::Absent;
+        let State::Online(link) = &mut self.state else { return Polled::Idle };
+        let is_unusual = link.is_durable || message.is_absent() || cx.limits.queue_age_max_s != 0;
+        if is_unusual && let Some(polled) = self.poll_unusual(cx) {
+            return polled;
         }
+        let Some(entry) = self.queue.front() else { return Polled::Idle };
+        let State::Online(link) = &mut self.state else { return Polled::Idle };
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => match self.window.next_id() {
@@ -138,14 +132,6 @@ impl Session {
                 None => return Polled::Idle,
             },
         };
-        if let Some(packet_id) = packet_id.filter(|_| is_recorded && id != 0) {
-            cx.changes.push(Change::Sent { packet_id, id });
-            if qos == QoS::ExactlyOnce {
-                let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
-                self.window.push_held(packet_id, entry, cx.pool);
-                return Polled::Held(packet_id);
-            }
-        }
         let Some(copied) = encode(link, entry, packet_id, false, cx, out) else {
             if let Some(id) = packet_id {
                 self.window.return_id(id);
@@ -155,10 +141,47 @@ impl Session {
         let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
         let head = (!copied).then(|| cx.pool.share(&entry.message));
         match packet_id {
-            Some(id) => self.window.push(id, entry, cx.pool),
+            Some(packet_id) => {
+                if is_unusual && self.is_durable {
+                    note_sent(packet_id, &entry, cx);
+                }
+                self.window.push(packet_id, entry, cx.pool);
+            }
             None => entry.release(cx.pool),
         }
         head.map_or(Polled::Sent, Polled::SentHead)
+    }
+
+    /// What may keep the next message from being sent beside its expiry and the window: its age,
+    /// the log. `None` when nothing does.
+    #[cold]
+    fn poll_unusual(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
+        let entry = self.queue.front()?;
+        let message = cx.pool.get(&entry.message);
+        let age_max_s = u64::from(cx.limits.queue_age_max_s);
+        if age_max_s != 0 && !entry.retain && message.waited_s(cx.now) > age_max_s {
+            return Some(self.give_up(DropReason::TooOld, cx));
+        }
+        let (id, qos) = (message.id, entry.qos);
+        let is_recorded = self.is_durable && qos != QoS::AtMostOnce && id != 0;
+        if is_recorded && cx.pool.is_held(&entry.message) {
+            // Nobody gets what a crash could take back.
+            return Some(Polled::Waiting(id));
+        }
+        if message.is_absent() && cx.pool.is_lost(&entry.message) {
+            return Some(self.give_up(DropReason::Unreadable, cx));
+        }
+        if message.is_absent() {
+            return Some(Polled::Absent);
+        }
+        if !is_recorded || qos != QoS::ExactlyOnce {
+            return None;
+        }
+        let Some(packet_id) = self.window.next_id() else { return Some(Polled::Idle) };
+        cx.changes.push(Change::Sent { packet_id, id });
+        let entry = self.queue.pop(cx.pool)?;
+        self.window.push_held(packet_id, entry, cx.pool);
+        Some(Polled::Held(packet_id))
     }
 
     fn window_has_room(&self, cx: &Context<'_>) -> bool {
@@ -188,6 +211,14 @@ impl Session {
         if let State::Online(link) = &mut self.state {
             link.resends = true;
         }
+    }
+}
+
+#[cold]
+fn note_sent(packet_id: PacketId, entry: &Entry, cx: &mut Context<'_>) {
+    let id = cx.pool.get(&entry.message).id;
+    if id != 0 {
+        cx.changes.push(Change::Sent { packet_id, id });
     }
 }
 

@@ -8,7 +8,7 @@ use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, T
 
 use crate::link::Link;
 use crate::received::Received;
-use crate::{Change, Limits, Offer, Will};
+use crate::{Change, LEVEL_PROPERTY, Limits, Offer, Will};
 
 /// What a session works with and does not own.
 #[derive(Debug)]
@@ -36,6 +36,17 @@ pub(crate) enum State {
         /// When the will is published, if there still is one.
         will_at: Time,
     },
+}
+
+/// What has become of a publication of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// QoS it was published at.
+    pub qos: QoS,
+    /// What to answer.
+    pub code: ReasonCode,
+    /// How safe it is, for a client that wants to know: [`LEVEL_PROPERTY`].
+    pub level: &'static str,
 }
 
 /// What the end of a connection leaves to do.
@@ -147,7 +158,9 @@ impl Session {
         self.received.restart();
         self.window.restart();
         let resend = !self.window.is_empty();
-        self.state = State::Online(Link::new(&offer, cx.limits, resend, cx.now));
+        let mut link = Link::new(&offer, cx.limits, resend, cx.now);
+        link.is_durable = self.is_durable;
+        self.state = State::Online(link);
     }
 
     /// Ends the connection. The will goes out unless the client took it back
@@ -243,9 +256,9 @@ impl Session {
             dropped(DropReason::OfflineQos0);
             return false;
         }
-        let (is_durable, changes) = (self.is_durable, &mut *cx.changes);
+        let (is_durable, changes) = (&self.is_durable, &mut *cx.changes);
         self.queue.push(entry, limits, cx.pool, |reason, entry, pool| {
-            if reason == DropReason::QueueFullOldest && is_durable {
+            if reason == DropReason::QueueFullOldest && *is_durable {
                 note_done(entry, pool, changes);
             }
             dropped(reason);
@@ -302,7 +315,8 @@ impl Session {
 
     /// Answers a QoS 1 or 2 PUBLISH that is taken care of, or refused \[MQTT-4.3.2-4\]
     /// \[MQTT-4.3.3-8\]. Before 5.0 a refusal looks like success \[MQTT-3.3.5-2 of 3.1.1\].
-    pub fn acknowledge(&mut self, id: PacketId, qos: QoS, code: ReasonCode, out: &mut Vec<u8>) {
+    pub fn acknowledge(&mut self, id: PacketId, outcome: Outcome, out: &mut Vec<u8>) {
+        let Outcome { qos, code, level } = outcome;
         let kind = match qos {
             QoS::AtMostOnce => return,
             QoS::AtLeastOnce => AckKind::PubAck,
@@ -316,7 +330,15 @@ impl Session {
                 AckKind::PubRec
             }
         };
-        let _ = self.send(&Packet::Ack(Ack { code, ..Ack::new(kind, id) }), out);
+        let ack = Ack { code, ..Ack::new(kind, id) };
+        if !code.is_error() && self.link().is_some_and(|link| link.wants_levels) {
+            let mut properties = PropertiesBuf::new();
+            properties.push(Property::UserProperty(LEVEL_PROPERTY, level));
+            if self.send(&Packet::Ack(Ack { properties: properties.as_properties(), ..ack }), out) {
+                return;
+            }
+        }
+        let _ = self.send(&Packet::Ack(ack), out);
     }
 
     /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\]. `false` when the client takes no

@@ -12,7 +12,7 @@ use dunlin_packets::{
     VARINT_MAX, Version,
 };
 use dunlin_queue::{Entry, Identifiers, MessageFields, MessagePool, Time};
-use dunlin_session::{Action, Alike, Context, Limits, Offer, Polled, Session};
+use dunlin_session::{Action, Alike, Context, Limits, Offer, Outcome, Polled, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -283,7 +283,8 @@ impl Model {
             pool.release(message);
             self.routed += 1;
             let id = packet_id.expect("not QoS 0");
-            self.session.acknowledge(id, qos, dunlin_packets::ReasonCode::Success, &mut out);
+            let code = dunlin_packets::ReasonCode::Success;
+            self.session.acknowledge(id, Outcome { qos, code, level: "memory" }, &mut out);
         }
         out
     }

@@ -44,7 +44,7 @@ pub fn check<B: Backend>(backend: &B) -> Result<CheckReport, OpenError> {
             Err(OpenError::Backend { error: BackendError::NotFound, .. }) => {}
             Ok(found) if !found.missing.is_empty() => {
                 let ranges: Vec<_> =
-                    found.missing.iter().map(|part| (part.from, part.to)).collect();
+                    found.missing.iter().map(|part| (part.from, part.to, part.unlisted)).collect();
                 if missed.as_ref() == Some(&ranges) {
                     break;
                 }

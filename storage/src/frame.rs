@@ -8,10 +8,14 @@
 //! | 4 | 4 | length of the payload |
 //! | 8 | 8 | address of the frame |
 //! | 16 | 8 | what had been synced when the frame was written: everything before this address |
-//! | 24 | 4 | CRC32C over the header, with this field as 0, and the payload |
+//! | 24 | 4 | CRC32C over the header, with this field as 0, and the payload, mixed |
 //! | 28 | 4 | 0 |
 //!
 //! A frame is taken or refused as a whole, so what has to be there together goes into one.
+//!
+//! The CRC begins from the secret of the segment, so that nobody who does not know it can put
+//! something into a payload that passes for a frame, other than by a guess: one in 2^32 for each
+//! that is tried. What is stored is [`mixed`].
 
 /// Bytes at the beginning of a frame that belong to the log.
 pub const FRAME_HEADER_BYTES: usize = 32;
@@ -38,16 +42,25 @@ pub fn address_of(frame: &[u8]) -> u64 {
     u64_at(frame, 8)
 }
 
-/// Fills in the header; the address is there already.
-pub(crate) fn seal(frame: &mut [u8], durable: u64) {
+/// Fills in the header; the address is there already. `secret` is that of the segment.
+pub(crate) fn seal(frame: &mut [u8], durable: u64, secret: u32) {
     let payload = frame.len() - FRAME_HEADER_BYTES;
     assert!(payload <= PAYLOAD_BYTES_MAX, "a payload of {payload} bytes is too large for a frame");
     frame[..4].copy_from_slice(&MAGIC);
     frame[4..8].copy_from_slice(&(payload as u32).to_le_bytes());
     frame[16..24].copy_from_slice(&durable.to_le_bytes());
     frame[CRC..FRAME_HEADER_BYTES].fill(0);
-    let crc = crc32c::crc32c(frame);
-    frame[CRC..CRC + 4].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c_append(secret, frame);
+    frame[CRC..CRC + 4].copy_from_slice(&mixed(crc).to_le_bytes());
+}
+
+/// What is stored of a CRC, one to one. CRCs are linear: over a forged frame that reaches over the
+/// CRC field of a later one the secret would come in twice, from the beginning and from that field,
+/// and lengths could be chosen such that it cancels out. (The steps end `MurmurHash3`.)
+fn mixed(crc: u32) -> u32 {
+    let crc = (crc ^ (crc >> 16)).wrapping_mul(0x85eb_ca6b);
+    let crc = (crc ^ (crc >> 13)).wrapping_mul(0xc2b2_ae35);
+    crc ^ (crc >> 16)
 }
 
 /// A header that may be one: its CRC has yet to be compared.
@@ -56,7 +69,8 @@ pub(crate) struct Header {
     pub(crate) payload_bytes: u32,
     pub(crate) address: u64,
     pub(crate) durable: u64,
-    pub(crate) crc: u32,
+    /// As it is stored.
+    crc: u32,
 }
 
 impl Header {
@@ -79,11 +93,16 @@ impl Header {
     pub(crate) fn frame_bytes(&self) -> u64 {
         FRAME_HEADER_BYTES as u64 + u64::from(self.payload_bytes)
     }
+
+    /// Whether `crc`, of the header and the payload, is the one that is stored.
+    pub(crate) fn has_crc(&self, crc: u32) -> bool {
+        mixed(crc) == self.crc
+    }
 }
 
 /// The CRC of a header, to be continued with the payload.
-pub(crate) fn header_crc(bytes: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&bytes[..CRC]);
+pub(crate) fn header_crc(bytes: &[u8], secret: u32) -> u32 {
+    let crc = crc32c::crc32c_append(secret, &bytes[..CRC]);
     let crc = crc32c::crc32c_append(crc, &[0; 4]);
     crc32c::crc32c_append(crc, &bytes[CRC + 4..FRAME_HEADER_BYTES])
 }
@@ -104,11 +123,13 @@ pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 mod tests {
     use super::*;
 
+    const SECRET: u32 = 0x1234_5678;
+
     fn sealed(payload: &[u8], address: u64, durable: u64) -> Vec<u8> {
         let mut frame = vec![0xff; FRAME_HEADER_BYTES];
         frame.extend_from_slice(payload);
         set_address(&mut frame, address);
-        seal(&mut frame, durable);
+        seal(&mut frame, durable, SECRET);
         frame
     }
 
@@ -129,14 +150,17 @@ mod tests {
         let header = Header::parse(&frame).unwrap();
         assert_eq!((header.address, header.durable), (8192, 4096));
         assert_eq!(header.frame_bytes(), frame.len() as u64);
-        assert_eq!(crc32c::crc32c_append(header_crc(&frame), b"payload"), header.crc);
+        let crc = |secret| crc32c::crc32c_append(header_crc(&frame, secret), b"payload");
+        assert!(header.has_crc(crc(SECRET)));
+        assert!(!header.has_crc(crc(SECRET ^ 1)), "another secret");
+        assert!(!header.has_crc(crc(0)), "none");
     }
 
     #[test]
     fn sealing_twice_gives_the_same() {
         let mut frame = sealed(b"payload", 8192, 4096);
         let before = frame.clone();
-        seal(&mut frame, 4096);
+        seal(&mut frame, 4096, SECRET);
         assert_eq!(frame, before);
     }
 

@@ -16,35 +16,10 @@ use crate::frame::{FRAME_HEADER_BYTES, address_of, seal, u32_at};
 use crate::recovery::{Missing, OpenError, continues, judge, mend, survey};
 use crate::scan::Frames;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo, header_of, name_of};
-use crate::{Backend, BackendError, ReadFile};
+use crate::{Backend, BackendError, Damage, LogOptions, ReadFile};
 
 /// Frames are gathered up to about so many bytes for one write; larger ones are written alone.
 const WRITE_BYTES: usize = 1 << 20;
-
-/// The limits of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogOptions {
-    /// Once a segment file has so many bytes, the next frame begins a new one.
-    pub segment_bytes: u64,
-    /// All segment files together, in bytes; 0 for no limit. A frame that would go beyond is
-    /// refused with [`LogError::Full`].
-    pub bytes_max: u64,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { segment_bytes: 64 << 20, bytes_max: 0 }
-    }
-}
-
-/// What to do about parts of the log that had been synced and are not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// Do not open.
-    Refuse,
-    /// Go on behind them. They are reported at every open until their segments are removed.
-    Skip,
-}
 
 /// What was found when a log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +67,8 @@ pub struct Log<B> {
     options: LogOptions,
     /// Oldest first. The last is written to.
     segments: VecDeque<SegmentInfo>,
+    /// Of the last segment; `None` when there is none or its header is damaged.
+    secret: Option<u32>,
     /// Sum over the segments.
     bytes: u64,
     end: u64,
@@ -129,6 +106,7 @@ impl<B: Backend> Log<B> {
             options,
             bytes: segments.iter().map(|info| info.bytes).sum(),
             segments,
+            secret: verdict.secret,
             end: verdict.end,
             durable: verdict.end,
             gathered: Vec::new(),
@@ -209,8 +187,8 @@ impl<B: Backend> Log<B> {
             expected += frame.len() as u64;
         }
         for frame in frames {
-            self.prepare(frame.len() as u64)?;
-            seal(frame, self.durable);
+            let secret = self.prepare(frame.len() as u64)?;
+            seal(frame, self.durable, secret);
             if frame.len() >= WRITE_BYTES {
                 self.flush()?;
                 self.write(frame)?;
@@ -272,8 +250,9 @@ impl<B: Backend> Log<B> {
         LogError::Failed(error)
     }
 
-    /// Makes sure that a frame of so many bytes can follow what is gathered.
-    fn prepare(&mut self, frame_bytes: u64) -> Result<(), LogError> {
+    /// Makes sure that a frame of so many bytes can follow what is gathered, and returns the secret
+    /// of the segment that it goes into.
+    fn prepare(&mut self, frame_bytes: u64) -> Result<u32, LogError> {
         let gathered = self.gathered.len() as u64;
         let rolls = self.segments.back().is_none_or(|last| {
             // An empty segment has the name that a new one would have.
@@ -281,21 +260,24 @@ impl<B: Backend> Log<B> {
             let is_large = last.bytes + gathered >= self.options.segment_bytes;
             !continues(last, self.end) || (is_large && !is_empty)
         });
-        let header_bytes = if rolls { SEGMENT_HEADER_BYTES } else { 0 };
+        // Without a secret nothing could be read again.
+        let secret = self.secret.filter(|_| !rolls);
+        let header_bytes = if secret.is_none() { SEGMENT_HEADER_BYTES } else { 0 };
         let bytes = self.bytes + gathered + header_bytes + frame_bytes;
         if self.options.bytes_max != 0 && bytes > self.options.bytes_max {
             self.flush()?;
             return Err(LogError::Full);
         }
-        if rolls {
-            self.flush()?;
-            self.roll()?;
+        if let Some(secret) = secret {
+            return Ok(secret);
         }
-        Ok(())
+        self.flush()?;
+        self.roll()
     }
 
-    /// Begins a new segment. When there is no space for it, everything is as before.
-    fn roll(&mut self) -> Result<(), LogError> {
+    /// Begins a new segment and returns its secret. When there is no space for it, everything is as
+    /// before.
+    fn roll(&mut self) -> Result<u32, LogError> {
         self.sync()?;
         let base = self.end;
         let name = name_of(base);
@@ -315,7 +297,8 @@ impl<B: Backend> Log<B> {
         synced.map_err(|error| self.poison(error))?;
         self.segments.push_back(SegmentInfo { base, end: base, bytes: SEGMENT_HEADER_BYTES });
         self.bytes += SEGMENT_HEADER_BYTES;
-        Ok(())
+        self.secret = Some(self.options.secret);
+        Ok(self.options.secret)
     }
 
     fn create_segment(&mut self, name: &str, base: u64) -> Result<(), BackendError> {
@@ -327,7 +310,7 @@ impl<B: Backend> Log<B> {
             }
             result => result?,
         }
-        self.backend.append(name, &header_of(base))
+        self.backend.append(name, &header_of(base, self.options.secret))
     }
 
     /// Writes what is gathered.

@@ -1,6 +1,7 @@
 //! A backend in memory that crashes on demand.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -10,27 +11,47 @@ use crate::{Backend, BackendError, ReadFile};
 /// What a disk writes as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
-/// The content of a file. On the disk for certain are the first `kept` bytes, followed by `old`.
+/// The content of a file. On the disk for certain are the first `kept` bytes, less what was
+/// dropped, followed by `old`.
 #[derive(Clone, Debug, Default)]
 struct Content {
     bytes: Vec<u8>,
     kept: usize,
     /// What was cut off behind `kept` since the last sync.
     old: Vec<u8>,
+    /// What failed syncs dropped. It reads as if it were there, and no later sync can
+    /// make it durable.
+    dropped: Vec<Range<usize>>,
+}
+
+/// Where the sector of the byte at `from` ends, or `to` if that comes first.
+fn sector_end(from: usize, to: usize) -> usize {
+    to.min((from / SECTOR_BYTES + 1) * SECTOR_BYTES)
 }
 
 impl Content {
     fn truncate(&mut self, len: usize) {
         if len < self.kept {
-            self.old.splice(..0, self.bytes[len..self.kept].iter().copied());
+            let dropped = |at: usize| self.dropped.iter().any(|dropped| dropped.contains(&at));
+            let on_disk = (len..self.kept).map(|at| if dropped(at) { 0 } else { self.bytes[at] });
+            self.old.splice(..0, on_disk);
             self.kept = len;
         }
         self.bytes.truncate(len);
+        for dropped in &mut self.dropped {
+            dropped.end = dropped.end.min(len);
+        }
+        self.dropped.retain(|dropped| !dropped.is_empty());
     }
 
     fn sync(&mut self) {
         self.kept = self.bytes.len();
         self.old.clear();
+    }
+
+    /// What a kernel does with pages that it could not write: it takes them for written.
+    fn drop_unsynced(&mut self) {
+        self.dropped.push(self.kept..self.bytes.len());
     }
 
     /// Leaves what a crash leaves. See [`MemoryBackend::crash_with`] about `choose`.
@@ -43,15 +64,25 @@ impl Content {
             _ => self.kept + choose(longest - self.kept + 1),
         };
         let mut after = self.bytes[..self.kept].to_vec();
+        for dropped in &self.dropped {
+            let (mut from, end) = (dropped.start, dropped.end.min(self.kept));
+            while from < end {
+                let to = sector_end(from, end);
+                if choose(2) == 0 {
+                    after[from..to].fill(0);
+                }
+                from = to;
+            }
+        }
         while after.len() < len {
             let from = after.len();
-            let to = len.min((from / SECTOR_BYTES + 1) * SECTOR_BYTES);
+            let to = sector_end(from, len);
             let (source, skipped) =
                 if choose(2) == 1 { (&self.bytes, 0) } else { (&self.old, self.kept) };
             let range = from - skipped..to - skipped;
             after.extend(range.map(|at| source.get(at).copied().unwrap_or(0)));
         }
-        *self = Self { kept: after.len(), bytes: after, old: Vec::new() };
+        *self = Self { kept: after.len(), bytes: after, ..Self::default() };
     }
 }
 
@@ -100,7 +131,6 @@ impl Disk {
     }
 
     fn take_sync(&mut self) -> Result<(), BackendError> {
-        self.take_change()?;
         self.syncs += 1;
         match self.faults.syncs {
             Some(0) => {
@@ -191,7 +221,9 @@ impl MemoryBackend {
         self.disk.lock().faults.capacity = bytes;
     }
 
-    /// Lets so many syncs succeed, of content or names, and fails the one after.
+    /// Lets so many syncs succeed, of content or names, and fails the one after. The bytes that one
+    /// was to make durable never are: they read as before, but a crash may lose them even after a
+    /// later sync of the file that succeeds.
     pub fn fail_sync_after(&self, count: usize) {
         self.disk.lock().faults.syncs = Some(count);
     }
@@ -307,13 +339,20 @@ impl Backend for MemoryBackend {
     fn sync(&mut self, name: &str) -> Result<(), BackendError> {
         let mut disk = self.disk.lock();
         disk.content(name)?;
-        disk.take_sync()?;
-        disk.content_mut(name)?.sync();
-        Ok(())
+        disk.take_change()?;
+        let result = disk.take_sync();
+        let content = disk.content_mut(name)?;
+        if result.is_ok() {
+            content.sync();
+        } else {
+            content.drop_unsynced();
+        }
+        result
     }
 
     fn sync_names(&mut self) -> Result<(), BackendError> {
         let mut disk = self.disk.lock();
+        disk.take_change()?;
         disk.take_sync()?;
         if !disk.renamed.is_empty() {
             disk.renamed.clear();
@@ -447,6 +486,25 @@ mod tests {
         assert_eq!(backend.sync("a"), Err(BackendError::Failed(None)));
         backend.crash_with(|_| 0);
         assert_eq!(backend.content("a").unwrap(), b"");
+    }
+
+    #[test]
+    fn what_a_failed_sync_dropped_is_never_durable() {
+        let mut backend = with_file(b"safe");
+        backend.sync("a").unwrap();
+        backend.append("a", b"12").unwrap();
+        backend.fail_sync_after(0);
+        assert!(backend.sync("a").is_err());
+        backend.append("a", b"34").unwrap();
+        assert_eq!(backend.sync("a"), Ok(()));
+        assert_eq!(backend.content("a").unwrap(), b"safe1234");
+        let contents = outcomes(&backend, |copy| copy.content("a").unwrap());
+        assert_eq!(contents, [b"safe\x00\x0034", b"safe1234"]);
+        // What is written in its place is durable as usual.
+        backend.truncate("a", 4).unwrap();
+        backend.append("a", b"56").unwrap();
+        backend.sync("a").unwrap();
+        assert_eq!(outcomes(&backend, |copy| copy.content("a").unwrap()), [b"safe56"]);
     }
 
     #[test]

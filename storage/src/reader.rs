@@ -114,7 +114,7 @@ mod tests {
 
     /// A log of so many segments with an empty frame each.
     fn log_of(segments: usize) -> Log<MemoryBackend> {
-        let options = LogOptions { segment_bytes: 0, bytes_max: 0 };
+        let options = LogOptions { segment_bytes: 0, ..LogOptions::default() };
         let (mut log, _) = Log::open(MemoryBackend::new(), options, Damage::Refuse).unwrap();
         for _ in 0..segments {
             let mut frame = vec![0; 32];

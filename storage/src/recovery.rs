@@ -9,6 +9,10 @@
 //!   is synced before the next begins. The log ends at `x` then, and what is behind is cut off.
 //! * Corruption, in any other case: `x` had been synced and is not there now.
 //!
+//! Where the header of a segment is not as it was, all of the segment is corrupt: the header had
+//! been synced before a frame followed, and without its secret no frame can be told from a forged
+//! one.
+//!
 //! What is at the very end with no frame behind it cannot be told from a torn tail. Whoever wants
 //! a sync to be remembered appends an empty frame after it.
 
@@ -23,30 +27,42 @@ use crate::{Backend, BackendError, ReadFile};
 /// The address of the first frame of a new log, so that 0 is never one.
 pub(crate) const START: u64 = 4096;
 
+/// So many missing parts are listed; the rest is counted.
+const MISSING_MAX: usize = 1000;
+
 /// A part of the log that had been synced and is not there, or not as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The segment file that has it, or should have.
     pub file: String,
-    /// Where in that file, in bytes.
+    /// Where in that file, in bytes; 0 when its header is damaged, and so no frame in it can be
+    /// checked.
     pub offset: u64,
     /// Address of the first missing byte.
     pub from: u64,
-    /// Address behind the last one; `from` when only the header of the file is damaged.
+    /// Address behind the last one.
     pub to: u64,
     /// Good frames behind it.
     pub frames_behind: u64,
+    /// So many more parts are missing behind this one and are not listed. 0 but in the last of a
+    /// list of 1000.
+    pub unlisted: u64,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, offset, from, to, frames_behind } = self;
-        if from == to {
-            return write!(f, "{file}: the header is damaged, {frames_behind} good frames follow");
-        }
+        let Self { file, offset, from, to, frames_behind, unlisted } = self;
         let bytes = to - from;
-        write!(f, "{file}: {bytes} bytes are missing or damaged at offset {offset}")?;
-        write!(f, " (addresses {from} to {to}), {frames_behind} good frames follow")
+        if *offset == 0 {
+            write!(f, "{file}: the header is damaged, so {bytes} bytes cannot be checked")?;
+        } else {
+            write!(f, "{file}: {bytes} bytes are missing or damaged at offset {offset}")?;
+        }
+        write!(f, " (addresses {from} to {to}), {frames_behind} good frames follow")?;
+        if *unlisted > 0 {
+            write!(f, "; {unlisted} more parts are missing")?;
+        }
+        Ok(())
     }
 }
 
@@ -129,7 +145,8 @@ pub(crate) struct Counts {
 pub(crate) struct Survey {
     base: u64,
     file_bytes: u64,
-    header_good: bool,
+    /// `None` when the header is damaged.
+    secret: Option<u32>,
     counts: Counts,
     /// At most one more than there are good frames.
     gaps: Vec<Gap>,
@@ -142,12 +159,13 @@ pub(crate) struct Survey {
 impl Survey {
     /// The crash came while the segment was created: the header is synced before a frame follows.
     fn is_stub(&self) -> bool {
-        !self.header_good && self.file_bytes <= SEGMENT_HEADER_BYTES
+        self.secret.is_none() && self.file_bytes <= SEGMENT_HEADER_BYTES
     }
 
-    fn missing(&self, from: u64, to: u64, frames_behind: u64) -> Missing {
-        let offset = if from == to { 0 } else { SEGMENT_HEADER_BYTES + (from - self.base) };
-        Missing { file: name_of(self.base), offset, from, to, frames_behind }
+    fn missing(&self, gap: Gap, frames_behind: u64) -> Missing {
+        let Gap { from, to, .. } = gap;
+        let offset = self.secret.map_or(0, |_| SEGMENT_HEADER_BYTES + (from - self.base));
+        Missing { file: name_of(self.base), offset, from, to, frames_behind, unlisted: 0 }
     }
 
     fn info(&self) -> SegmentInfo {
@@ -177,9 +195,9 @@ fn survey_segment<B: Backend>(
     let failed = OpenError::of(base);
     let mut scan = Scan::open(backend, base, next.unwrap_or(u64::MAX)).map_err(&failed)?;
     let file = name_of(base);
-    let header_good = match scan.segment_header().map_err(&failed)? {
-        SegmentHeader::Good => true,
-        SegmentHeader::Bad => false,
+    let secret = match scan.segment_header() {
+        SegmentHeader::Good { secret } => Some(secret),
+        SegmentHeader::Bad => None,
         SegmentHeader::Version(version) => {
             return Err(OpenError::Version { file, version, supported: FORMAT_VERSION });
         }
@@ -190,7 +208,7 @@ fn survey_segment<B: Backend>(
     let mut survey = Survey {
         base,
         file_bytes: scan.file_bytes(),
-        header_good,
+        secret,
         counts: Counts::default(),
         gaps: Vec::new(),
         end: next.unwrap_or(scan.limit()),
@@ -222,6 +240,8 @@ fn survey_frames<F: ReadFile>(scan: &mut Scan<F>, survey: &mut Survey) -> Result
 pub(crate) struct Verdict {
     /// The segments as they are once it is done, and what is in them.
     pub(crate) segments: Vec<(SegmentInfo, Counts)>,
+    /// The secret of the last one; `None` when there is none or its header is damaged.
+    pub(crate) secret: Option<u32>,
     /// The address of the next frame.
     pub(crate) end: u64,
     pub(crate) missing: Vec<Missing>,
@@ -255,6 +275,7 @@ pub(crate) fn judge(mut surveys: Vec<Survey>) -> Verdict {
     let end = stub.map(|(base, _)| base).or(surveys.last().map(|last| last.end)).unwrap_or(START);
     Verdict {
         missing: find_missing(&surveys),
+        secret: surveys.last().and_then(|last| last.secret),
         segments: surveys.iter().map(|survey| (survey.info(), survey.counts)).collect(),
         end,
         torn_bytes,
@@ -265,7 +286,7 @@ pub(crate) fn judge(mut surveys: Vec<Survey>) -> Verdict {
 /// Takes the torn tail off the last segment and says how many bytes it had.
 fn cut_torn_tail(last: &mut Survey) -> u64 {
     // A header that was synced is gone, and every frame with it.
-    if !last.header_good && last.counts.frames == 0 {
+    if last.secret.is_none() {
         return 0;
     }
     let durable = last.durable;
@@ -279,18 +300,15 @@ fn cut_torn_tail(last: &mut Survey) -> u64 {
 }
 
 fn find_missing(surveys: &[Survey]) -> Vec<Missing> {
-    let mut missing = Vec::new();
+    let mut missing: Vec<Missing> = Vec::new();
     let mut frames_behind: u64 = surveys.iter().map(|survey| survey.counts.frames).sum();
     for survey in surveys {
-        if !survey.header_good {
-            missing.push(survey.missing(survey.base, survey.base, frames_behind));
+        for gap in &survey.gaps {
+            match missing.get_mut(MISSING_MAX - 1) {
+                Some(last) => last.unlisted += 1,
+                None => missing.push(survey.missing(*gap, frames_behind - gap.before.frames)),
+            }
         }
-        missing.extend(
-            survey
-                .gaps
-                .iter()
-                .map(|gap| survey.missing(gap.from, gap.to, frames_behind - gap.before.frames)),
-        );
         frames_behind -= survey.counts.frames;
     }
     missing

@@ -3,8 +3,9 @@
 //! Nothing is believed before it is checked: a length is compared with the file before anything is
 //! read for it, and a payload is given out only once its CRC is right. A search for the next good
 //! frame looks at every byte; a candidate has to carry the address of the very place where it was
-//! found, so bytes of a payload are not taken for a frame by accident. (On purpose they can be, by
-//! somebody who knows at which address the payload will lie; a secret in the CRC would prevent it.)
+//! found, so bytes of a payload are not taken for a frame by accident, and a CRC that began from
+//! the secret in the header of the segment, so that nobody makes them such that they are. Where
+//! that header is damaged, no frame is good.
 
 use crate::frame::{FRAME_HEADER_BYTES, Header, MAGIC, header_crc};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, name_of, read_header};
@@ -50,6 +51,7 @@ impl<F: ReadFile> Bites<F> {
 #[derive(Debug)]
 pub(crate) struct Scan<F> {
     bites: Bites<F>,
+    header: SegmentHeader,
     base: u64,
     /// Nothing at or behind this address is looked at. Within the file.
     limit: u64,
@@ -64,8 +66,9 @@ impl<F: ReadFile> Scan<F> {
         let file = backend.open(&name_of(base))?;
         let file_bytes = file.bytes()?;
         let there = base.saturating_add(file_bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-        let bites = Bites { file, file_bytes, buffer: Vec::new(), start: 0 };
-        Ok(Self { bites, base, limit: limit.min(there) })
+        let mut bites = Bites { file, file_bytes, buffer: Vec::new(), start: 0 };
+        let header = read_header(bites.slice(0, file_bytes.min(SEGMENT_HEADER_BYTES))?, base);
+        Ok(Self { bites, header, base, limit: limit.min(there) })
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
@@ -77,9 +80,15 @@ impl<F: ReadFile> Scan<F> {
         self.limit
     }
 
-    pub(crate) fn segment_header(&mut self) -> Result<SegmentHeader, BackendError> {
-        let there = self.bites.file_bytes.min(SEGMENT_HEADER_BYTES);
-        Ok(read_header(self.bites.slice(0, there)?, self.base))
+    pub(crate) fn segment_header(&self) -> SegmentHeader {
+        self.header
+    }
+
+    fn secret(&self) -> Option<u32> {
+        match self.header {
+            SegmentHeader::Good { secret } => Some(secret),
+            _ => None,
+        }
     }
 
     fn slice(&mut self, address: u64, bytes: u64) -> Result<&[u8], BackendError> {
@@ -89,7 +98,7 @@ impl<F: ReadFile> Scan<F> {
     /// The header at `address`, if it is one of a frame that ends before the limit.
     fn candidate(&mut self, address: u64) -> Result<Option<Header>, BackendError> {
         const HEADER: u64 = FRAME_HEADER_BYTES as u64;
-        if self.limit - address < HEADER {
+        if self.secret().is_none() || self.limit - address < HEADER {
             return Ok(None);
         }
         let limit = self.limit;
@@ -100,8 +109,10 @@ impl<F: ReadFile> Scan<F> {
 
     /// The frame at `address`, if it is good. Takes no more memory than a bite.
     pub(crate) fn frame_at(&mut self, address: u64) -> Result<Option<Header>, BackendError> {
-        let Some(header) = self.candidate(address)? else { return Ok(None) };
-        let mut crc = header_crc(self.slice(address, FRAME_HEADER_BYTES as u64)?);
+        let (Some(secret), Some(header)) = (self.secret(), self.candidate(address)?) else {
+            return Ok(None);
+        };
+        let mut crc = header_crc(self.slice(address, FRAME_HEADER_BYTES as u64)?, secret);
         let end = address + header.frame_bytes();
         let mut at = address + FRAME_HEADER_BYTES as u64;
         while at < end {
@@ -109,7 +120,7 @@ impl<F: ReadFile> Scan<F> {
             crc = crc32c::crc32c_append(crc, self.slice(at, bytes)?);
             at += bytes;
         }
-        Ok((crc == header.crc).then_some(header))
+        Ok(header.has_crc(crc).then_some(header))
     }
 
     /// As [`Scan::frame_at`], with the whole frame in memory at the end, so that it is read once.
@@ -127,6 +138,9 @@ impl<F: ReadFile> Scan<F> {
 
     /// The address of the first good frame at `from` or behind it.
     pub(crate) fn next_good(&mut self, from: u64) -> Result<Option<u64>, BackendError> {
+        if self.secret().is_none() {
+            return Ok(None);
+        }
         let mut at = from;
         while self.limit.saturating_sub(at) >= FRAME_HEADER_BYTES as u64 {
             let bytes = (self.limit - at).min(BITE_BYTES);

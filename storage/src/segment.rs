@@ -6,13 +6,14 @@
 //! |---|---|---|
 //! | 0 | 8 | magic, `DUNLNLOG` |
 //! | 8 | 4 | version of the format |
-//! | 12 | 4 | 0 |
+//! | 12 | 4 | secret, from which the CRCs of its frames begin |
 //! | 16 | 8 | address of the first frame |
 //! | 24 | 4 | CRC32C over what precedes |
 //! | 28 | 4 | 0 |
 //!
 //! Frames follow without a gap: the byte of address `a` in the segment that begins at `b` is at
 //! offset `32 + a - b`. The header stays as it is in later versions, so that a version can be told.
+//! Without the secret no frame can be checked, so a segment whose header is damaged is lost.
 
 use crate::frame::{u32_at, u64_at};
 
@@ -38,7 +39,9 @@ pub struct SegmentInfo {
 /// What the beginning of a segment file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentHeader {
-    Good,
+    Good {
+        secret: u32,
+    },
     /// Not a header, or a part of one.
     Bad,
     /// A header, of another version.
@@ -62,10 +65,11 @@ pub(crate) fn base_of(name: &str) -> Option<u64> {
 }
 
 /// The header of the segment that begins at `base`.
-pub(crate) fn header_of(base: u64) -> [u8; HEADER] {
+pub(crate) fn header_of(base: u64, secret: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&secret.to_le_bytes());
     header[16..24].copy_from_slice(&base.to_le_bytes());
     let crc = crc32c::crc32c(&header[..24]);
     header[24..28].copy_from_slice(&crc.to_le_bytes());
@@ -83,8 +87,8 @@ pub(crate) fn read_header(bytes: &[u8], base: u64) -> SegmentHeader {
     match (u32_at(bytes, 8), u64_at(bytes, 16)) {
         (version, _) if version != FORMAT_VERSION => SegmentHeader::Version(version),
         (_, found) if found != base => SegmentHeader::Base(found),
-        _ if bytes[12..16] != [0; 4] || bytes[28..HEADER] != [0; 4] => SegmentHeader::Bad,
-        _ => SegmentHeader::Good,
+        _ if bytes[28..HEADER] != [0; 4] => SegmentHeader::Bad,
+        _ => SegmentHeader::Good { secret: u32_at(bytes, 12) },
     }
 }
 
@@ -113,9 +117,10 @@ mod tests {
 
     #[test]
     fn a_header_reads_as_it_was_written() {
-        let header = header_of(4096);
+        let header = header_of(4096, 0x1234_5678);
         assert_eq!(header[..8], *b"DUNLNLOG");
-        assert_eq!(read_header(&header, 4096), SegmentHeader::Good);
+        assert_eq!(header[12..16], [0x78, 0x56, 0x34, 0x12]);
+        assert_eq!(read_header(&header, 4096), SegmentHeader::Good { secret: 0x1234_5678 });
         assert_eq!(read_header(&header, 4097), SegmentHeader::Base(4096));
         assert_eq!(read_header(&header[..31], 4096), SegmentHeader::Bad);
     }
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_of_a_header_is_seen() {
         for bit in 0..HEADER * 8 {
-            let mut header = header_of(4096);
+            let mut header = header_of(4096, 0x1234_5678);
             header[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(read_header(&header, 4096), SegmentHeader::Bad, "bit {bit}");
         }
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn another_version_is_told() {
-        let mut header = header_of(4096);
+        let mut header = header_of(4096, 0);
         header[8..12].copy_from_slice(&7_u32.to_le_bytes());
         assert_eq!(read_header(&header, 4096), SegmentHeader::Bad);
         let crc = crc32c::crc32c(&header[..24]);

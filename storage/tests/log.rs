@@ -5,7 +5,7 @@ mod rig;
 
 use dunlin_storage::{
     Backend, BackendError, Damage, FRAME_HEADER_BYTES, Log, LogError, LogOptions, MemoryBackend,
-    SegmentInfo, set_address,
+    OpenError, SegmentInfo, set_address,
 };
 use rig::{START, append, contents, frames, name_of, open, open_as, options, payloads, state};
 
@@ -137,7 +137,7 @@ fn a_full_device_takes_whole_frames_and_the_rest_later() {
 #[test]
 fn a_frame_that_would_exceed_the_limit_of_bytes_is_refused() {
     let backend = MemoryBackend::new();
-    let limits = LogOptions { segment_bytes: 100, bytes_max: 320 };
+    let limits = LogOptions { segment_bytes: 100, bytes_max: 320, secret: 0 };
     let (mut log, _) = Log::open(backend, limits, Damage::Refuse).unwrap();
     let mut sent = frames(START, &[[1; 18]; 10]);
     assert_eq!(log.append(&mut sent), Err(LogError::Full));
@@ -162,6 +162,28 @@ fn a_failed_sync_is_never_tried_again() {
     assert_eq!(log.remove_oldest(), Err(LogError::Poisoned));
     assert!(log.is_poisoned());
     assert_eq!((backend.syncs(), log.durable()), (syncs, START));
+}
+
+#[test]
+fn a_log_that_is_opened_again_after_a_failed_sync_proves_nothing() {
+    let backend = MemoryBackend::new();
+    let mut log = open(&backend, 1000);
+    append(&mut log, b"a").unwrap();
+    log.sync().unwrap();
+    let safe = log.end();
+    append(&mut log, b"b").unwrap();
+    backend.fail_sync_after(0);
+    assert!(log.sync().is_err());
+    let mut log = open(&backend, 1000);
+    append(&mut log, b"c").unwrap();
+    assert_eq!(log.sync(), Ok(()));
+    backend.crash_with(|_| 0);
+    match open_as(&backend, 1000, Damage::Refuse) {
+        Err(OpenError::Corrupt(missing)) => {
+            assert_eq!((missing[0].from, missing[0].to), (safe, safe + 33));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -143,7 +143,8 @@ fn every_flipped_byte_before_a_synced_frame_is_told() {
                 assert_eq!(missing.len(), 1);
                 assert_eq!(missing[0].file, name_of(segment.base));
                 if offset < SEGMENT_HEADER_BYTES {
-                    assert_eq!((missing[0].from, missing[0].to), (segment.base, segment.base));
+                    assert_eq!((missing[0].from, missing[0].to), (segment.base, segment.end));
+                    assert_eq!(missing[0].offset, 0);
                     continue;
                 }
                 let from = START + (address - START) / 40 * 40;
@@ -165,8 +166,14 @@ fn damage_in_a_segment_that_is_not_the_last_is_never_torn() {
     let bytes = backend.content(&name_of(START)).unwrap();
     replace(&backend, &name_of(START), &bytes[..bytes.len() - 1]);
     let missing = corrupt(open_as(&backend, 0, Damage::Refuse));
-    let expected =
-        Missing { file: name_of(START), offset: 32, from: START, to: START + 37, frames_behind: 1 };
+    let expected = Missing {
+        file: name_of(START),
+        offset: 32,
+        from: START,
+        to: START + 37,
+        frames_behind: 1,
+        unlisted: 0,
+    };
     assert_eq!(missing, [expected]);
 }
 
@@ -245,7 +252,7 @@ fn a_last_segment_without_anything_good_is_corrupt() {
     log.sync().unwrap();
     let last = log.segments().last().unwrap();
     replace(&backend, &name_of(last.base), &vec![0; last.bytes as usize]);
-    assert_eq!(corrupt(open_as(&backend, 0, Damage::Refuse)).len(), 2);
+    assert_eq!(corrupt(open_as(&backend, 0, Damage::Refuse)).len(), 1);
     // Its addresses are not given out again.
     let (mut log, opened) = open_as(&backend, 10_000, Damage::Skip).unwrap();
     assert_eq!((log.end(), opened.frames), (last.end, 1));
@@ -321,6 +328,56 @@ fn a_renamed_segment_is_not_touched() {
     let expected = OpenError::Misnamed { file: name_of(8192), expected: name_of(START) };
     assert_eq!(open_as(&moved, 100, Damage::Skip).unwrap_err(), expected);
     assert_eq!(moved.content(&name_of(8192)).unwrap(), bytes);
+}
+
+#[test]
+fn a_segment_with_a_damaged_header_is_missing_as_a_whole_and_takes_no_more() {
+    for segment_bytes in [100, 10_000] {
+        let backend = MemoryBackend::new();
+        let log = synced(&backend, segment_bytes);
+        let whole = contents(&log);
+        let last = log.segments().last().unwrap();
+        backend.flip(&name_of(last.base), 13, 1).unwrap();
+        let lost = (last.base, last.end);
+        let missing = corrupt(open_as(&backend, segment_bytes, Damage::Refuse));
+        assert_eq!((missing[0].from, missing[0].to, missing[0].offset), (lost.0, lost.1, 0));
+        let bytes = lost.1 - lost.0;
+        let expected = format!("the header is damaged, so {bytes} bytes cannot be checked");
+        assert!(missing[0].to_string().contains(&expected), "{}", missing[0]);
+        assert_eq!(check(&backend).unwrap().missing, missing);
+
+        let (mut log, _) = open_as(&backend, segment_bytes, Damage::Skip).unwrap();
+        assert_eq!(log.end(), last.end);
+        append(&mut log, b"more").unwrap();
+        assert_eq!(log.segments().last().unwrap().base, last.end);
+        let (log, opened) = open_as(&backend, segment_bytes, Damage::Skip).unwrap();
+        assert_eq!((opened.missing.len(), opened.missing[0].frames_behind), (1, 1));
+        let mut expected = whole;
+        expected.retain(|(address, _)| *address < last.base);
+        expected.push((last.end, b"more".to_vec()));
+        assert_eq!(contents_and_missing(&log), (expected, vec![lost]));
+    }
+}
+
+#[test]
+fn a_thousand_missing_parts_are_listed_and_the_rest_is_counted() {
+    let backend = MemoryBackend::new();
+    let mut log = open(&backend, 1 << 20);
+    let damaged = 1234;
+    log.append(&mut frames(START, &vec![b""; 2 * damaged])).unwrap();
+    log.sync().unwrap();
+    append(&mut log, b"").unwrap();
+    for n in 0..damaged {
+        backend.flip(&name_of(START), SEGMENT_HEADER_BYTES + 2 * n * 32, 1).unwrap();
+    }
+    let missing = corrupt(open_as(&backend, 1 << 20, Damage::Refuse));
+    assert_eq!(missing.len(), 1000);
+    assert!(missing[..999].iter().all(|part| part.unlisted == 0));
+    assert_eq!((missing[999].from, missing[999].unlisted), (START + 2 * 999 * 32, 234));
+    assert!(missing[999].to_string().ends_with("; 234 more parts are missing"));
+    let (log, opened) = open_as(&backend, 1 << 20, Damage::Skip).unwrap();
+    assert_eq!((opened.frames as usize, opened.missing), (damaged + 1, missing));
+    assert_eq!(contents_and_missing(&log).1.len(), damaged);
 }
 
 #[test]

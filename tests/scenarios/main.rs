@@ -26,6 +26,7 @@ mod retained;
 mod session_life;
 mod shared;
 mod shutdown;
+mod storage;
 mod subscribing;
 mod takeover;
 mod wills;

@@ -57,6 +57,21 @@ impl Client {
         self.pipe.lock().to_broker.extend(bytes.as_ref());
     }
 
+    /// The bytes that have come since the last call.
+    pub(crate) fn take_bytes(&self) -> Vec<u8> {
+        std::mem::take(&mut self.pipe.lock().from_broker)
+    }
+
+    /// Whether the broker has read everything that was written.
+    pub(crate) fn is_read(&self) -> bool {
+        self.pipe.lock().to_broker.is_empty()
+    }
+
+    /// Closes without a word, and without letting the broker work yet.
+    pub(crate) fn close(&self) {
+        self.pipe.lock().client_closed = true;
+    }
+
     /// Closes without a word.
     pub fn drop_connection(&self, sim: &mut Sim) {
         self.pipe.lock().client_closed = true;

@@ -46,6 +46,21 @@ impl SimDisk {
         self.backend.fail_sync_after(count);
     }
 
+    /// A bit of every message that is long enough is not what it was.
+    ///
+    /// # Panics
+    /// When the disk has failed.
+    pub fn damage_all(&mut self) {
+        use dunlin_storage::Backend;
+        for name in self.backend.names().expect("a disk") {
+            let bytes = self.backend.content(&name).map_or(0, |content| content.len());
+            // Behind each header of a frame, somewhere in what follows.
+            for offset in (100..bytes).step_by(64) {
+                self.backend.flip(&name, offset, 1).expect("a byte");
+            }
+        }
+    }
+
     /// Bytes of all files.
     ///
     /// # Panics

@@ -7,6 +7,7 @@ mod disk;
 mod packets;
 pub mod program;
 mod sim;
+pub mod simulate;
 
 pub use client::Client;
 pub use describe::describe;

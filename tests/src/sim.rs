@@ -173,6 +173,7 @@ impl Sim {
                 SimStore::attach(store, worker);
                 worker.restore(share);
             }
+            workers.iter_mut().for_each(Worker::finish_restore);
         }
         let (pipes, accepts_next, held_max) = (Vec::new(), 0, 0);
         Self { shared, workers, woken, pipes, now, store, accepts_next, held_max }

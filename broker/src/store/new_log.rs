@@ -107,6 +107,7 @@ impl<B: Backend> NewLog<B> {
             retain: true,
             is_retained: true,
             expires_at: retained.expires_at,
+            received: 0,
             publisher: retained.publisher,
             topic_len: retained.topic_len,
             properties_len: retained.properties_len,

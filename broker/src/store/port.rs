@@ -48,6 +48,18 @@ pub enum LogState {
     Failed = 2,
 }
 
+impl LogState {
+    /// Its name in figures.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Full => "full",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the log says of itself, for `$SYS`.
 #[derive(Debug, Default)]
 pub struct LogFigures {

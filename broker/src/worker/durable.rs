@@ -25,13 +25,15 @@ impl<T: Transport> Worker<T> {
         self.shared.settings.durability.strictest() == Level::Fsync
     }
 
-    /// A connection has begun: from here on the session outlives a crash, or does not. `is_replaced`
-    /// says that an earlier session of the client was ended for it.
+    /// A connection has begun: from here on the session outlives a crash, or does not. The CONNACK
+    /// for a session that is new, or in place of one that is gone (`is_replaced`), is not sent
+    /// before that is safe.
     pub(super) fn record_attached(&mut self, session: SessionId, conn: ConnId, is_replaced: bool) {
         let must_sync = self.syncs_sessions();
         let Some(journal) = &mut self.journal else { return };
         let slot = self.sessions.get_mut(session);
         let lives_on = slot.session.expiry_s() > 0;
+        let is_new = lives_on && slot.durable.is_none();
         match &slot.durable {
             None if lives_on => {
                 let sid = journal.port.session_number();
@@ -48,8 +50,7 @@ impl<T: Transport> Worker<T> {
         }
         self.record_session(session);
         let Some(journal) = &mut self.journal else { return };
-        if is_replaced {
-            // The client must not believe that the old session is gone before it is.
+        if is_replaced || is_new {
             journal.wait_for_frame(must_sync);
             journal.cargo.conns.push(conn);
             if let Some(conn) = self.conns.get_mut(conn) {
@@ -129,16 +130,22 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// PUBCOMP goes out when the log knows that the identifier is free again.
+    /// PUBCOMP goes out when everything that was written down so far is safe.
     pub(super) fn complete_when_safe(
         &mut self,
-        conn: ConnId,
+        id: ConnId,
         session: SessionId,
         packet_id: PacketId,
+        is_known: bool,
     ) {
         let session = &self.sessions.get(session).session;
         let Some(journal) = &mut self.journal else { return };
-        journal.hold_answer(conn, |out| session.pubcomp(packet_id, out));
+        if journal.hold_answer(id, |out| session.pubcomp(packet_id, is_known, out)) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        session.pubcomp(packet_id, is_known, self.buffers.ready(&mut conn.control));
+        self.mark_dirty(id);
     }
 
     /// A session subscribes, to something new or on other terms.

@@ -6,9 +6,9 @@ use dunlin_packets::{ConnectError, Frame, Kind, Packet, PacketError, QoS, Reason
 use dunlin_queue::Time;
 use dunlin_session::{Action, Context, Offer, Refusal};
 
+use super::acknowledge::Acknowledgement;
 use super::conn::{ConnId, Peer, Phase};
 use super::deliver::Publisher;
-use super::recording::Acknowledgement;
 use super::sessions::SessionId;
 use super::timers::Timer;
 use super::{Transport, Worker};
@@ -259,9 +259,6 @@ impl<T: Transport> Worker<T> {
             Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
         let out = self.buffers.ready(&mut conn.control);
         let action = slot.session.on_packet(packet, slot.hash, &mut cx, out)?;
-        self.write_changes(session);
-        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
-        let slot = self.sessions.get_mut(session);
         let has_answer = !conn.control.is_empty();
         if !has_answer {
             // A buffer that nothing was written to is for somebody else.
@@ -269,6 +266,7 @@ impl<T: Transport> Worker<T> {
         }
         // An acknowledgement makes room for what waits; mostly nothing does.
         let has_work = has_answer || slot.session.has_deliveries();
+        self.write_changes(session);
         match action {
             Action::None if has_work => self.mark_dirty(id),
             Action::None => {}
@@ -291,7 +289,9 @@ impl<T: Transport> Worker<T> {
                 let ack = Acknowledgement { publisher, session, packet_id, qos, code };
                 self.acknowledge_in_turn(ack);
             }
-            Action::Complete { packet_id } => self.complete_when_safe(id, session, packet_id),
+            Action::Complete { packet_id, is_known } => {
+                self.complete_when_safe(id, session, packet_id, is_known);
+            }
             Action::Subscribe(subscribe) => self.on_subscribe(id, session, &subscribe),
             Action::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, session, &unsubscribe),
             Action::Disconnect { discard_will, code } => {

@@ -14,17 +14,15 @@ use dunlin_queue::MessageRef;
 use dunlin_storage::FRAME_HEADER_BYTES;
 
 use super::conn::ConnId;
-use super::mail::{Answer, Mail};
 use super::recording::{Pending, Recording};
 use super::sessions::{SessionId, SessionKey};
-use super::{Transport, Worker};
 use crate::store::record::Record;
 use crate::store::{LogPort, LogState, Submission, Wanted};
 
 /// Cargo lists that are kept for the next frame.
-const SPARES_MAX: usize = 16;
+pub(super) const SPARES_MAX: usize = 16;
 /// A frame of so many bytes is submitted before the turn is over.
-const FRAME_BYTES: usize = 8 << 20;
+pub(super) const FRAME_BYTES: usize = 8 << 20;
 /// Publications of one worker that wait for answers of others, above which it reads no more.
 const PENDING_MAX: usize = 65_536;
 
@@ -78,12 +76,12 @@ impl Cargo {
 
 /// A frame that was submitted.
 #[derive(Debug)]
-struct UnderWay {
-    address: u64,
-    end: u64,
-    must_sync: bool,
-    number: u64,
-    cargo: Cargo,
+pub(super) struct UnderWay {
+    pub(super) address: u64,
+    pub(super) end: u64,
+    pub(super) must_sync: bool,
+    pub(super) number: u64,
+    pub(super) cargo: Cargo,
 }
 
 /// Answers to one connection that wait for the log, in their order.
@@ -107,11 +105,11 @@ pub(super) struct Journal {
     /// Somebody waits until it is synced.
     must_sync: bool,
     /// It is submitted even if there is nothing in it.
-    is_forced: bool,
+    pub(super) is_forced: bool,
     /// Frames are numbered.
-    number: u64,
-    under_way: VecDeque<UnderWay>,
-    spares: Vec<Cargo>,
+    pub(super) number: u64,
+    pub(super) under_way: VecDeque<UnderWay>,
+    pub(super) spares: Vec<Cargo>,
     pub(super) held: HashMap<ConnId, HeldAnswers, RandomState>,
     /// Sessions that have nothing to send before this message is kept, or loaded.
     pub(super) waiting: HashMap<u64, Vec<SessionKey>, RandomState>,
@@ -194,6 +192,11 @@ impl Journal {
         !self.held.is_empty() && self.held.contains_key(&conn)
     }
 
+    /// Whether answers to a connection wait for the log.
+    pub(super) fn has_answers(&self, conn: ConnId) -> bool {
+        self.held.get(&conn).is_some_and(|held| !held.marks.is_empty())
+    }
+
     /// Has an answer wait for what has been written down so far; `encode` appends it. `false` when
     /// there is nothing to wait for, and nothing was appended.
     pub(super) fn hold_answer(&mut self, conn: ConnId, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
@@ -219,7 +222,7 @@ impl Journal {
     }
 
     /// Takes the answers of a connection that wait for a frame up to `number` into `out`.
-    fn release_answers(&mut self, conn: ConnId, number: u64, out: &mut Vec<u8>) {
+    pub(super) fn release_answers(&mut self, conn: ConnId, number: u64, out: &mut Vec<u8>) {
         let Some(held) = self.held.get_mut(&conn) else { return };
         let mut end = 0;
         while let Some(&(mark, to)) = held.marks.front()
@@ -244,7 +247,7 @@ impl Journal {
     }
 
     /// Submits the frame, if there is one and room for it.
-    fn submit(&mut self, worker: usize) -> bool {
+    pub(super) fn submit(&mut self, worker: usize) -> bool {
         if self.is_frame_empty() && self.cargo.is_empty() || !self.port.has_room() {
             return false;
         }
@@ -260,149 +263,5 @@ impl Journal {
         self.under_way.push_back(UnderWay { address, end, must_sync, number, cargo });
         self.number += 1;
         true
-    }
-}
-
-impl<T: Transport> Worker<T> {
-    /// Hands what has been written down to the log.
-    pub(super) fn submit_journal(&mut self) {
-        let index = self.index;
-        let Some(journal) = &mut self.journal else { return };
-        if journal.state == LogState::Failed {
-            // Nothing is written any more, so nobody waits.
-            journal.frame.truncate(FRAME_HEADER_BYTES);
-            let (cargo, number) = (std::mem::take(&mut journal.cargo), journal.number);
-            (journal.number, journal.is_forced) = (number + 1, false);
-            return self.let_go(UnderWay { address: 0, end: 0, must_sync: false, number, cargo });
-        }
-        if !journal.submit(index) || journal.late_answers.is_empty() {
-            return;
-        }
-        for (to, ticket) in std::mem::take(&mut journal.late_answers) {
-            let answer = Answer { ticket, is_recorded: true, ..Answer::default() };
-            self.answer(to, answer);
-        }
-    }
-
-    /// Submits a frame that has become large within a turn.
-    pub(super) fn submit_if_large(&mut self) {
-        if self.journal.as_ref().is_some_and(|journal| journal.frame.len() > FRAME_BYTES) {
-            self.submit_journal();
-        }
-    }
-
-    /// The log is further, or in another state.
-    pub(super) fn on_log_progress(&mut self) {
-        let Some(journal) = &mut self.journal else { return };
-        let state = journal.port.state();
-        let (written, synced) = journal.port.progress();
-        while let Some(journal) = &mut self.journal
-            && let Some(first) = journal.under_way.front()
-            && first.end <= if first.must_sync { synced } else { written }
-        {
-            let Some(frame) = journal.under_way.pop_front() else { break };
-            self.let_go(frame);
-        }
-        let Some(journal) = &mut self.journal else { return };
-        if std::mem::replace(&mut journal.state, state) != state && state == LogState::Failed {
-            self.on_log_failure();
-        }
-    }
-
-    /// A frame is as safe as it has to be.
-    fn let_go(&mut self, frame: UnderWay) {
-        let UnderWay { address, number, mut cargo, .. } = frame;
-        for kept in cargo.messages.drain(..) {
-            self.on_kept(kept, address);
-        }
-        for id in cargo.answers.drain(..) {
-            let Some(journal) = &mut self.journal else { break };
-            match self.conns.get_mut(id) {
-                Some(conn) if !conn.is_broken => {
-                    let out = self.buffers.ready(&mut conn.control);
-                    journal.release_answers(id, number, out);
-                    self.mark_dirty(id);
-                }
-                _ => {
-                    journal.held.remove(&id);
-                }
-            }
-        }
-        for conn in cargo.conns.drain(..) {
-            if let Some(entry) = self.conns.get_mut(conn) {
-                entry.is_waiting = false;
-                self.mark_dirty(conn);
-            }
-        }
-        for (session, packet_id) in cargo.unholds.drain(..) {
-            let Some(session) = self.sessions.resolve(session) else { continue };
-            let slot = self.sessions.get_mut(session);
-            slot.session.unhold(packet_id);
-            if let Some(conn) = slot.conn {
-                self.mark_dirty(conn);
-            }
-        }
-        if let Some(journal) = &mut self.journal
-            && journal.spares.len() < SPARES_MAX
-        {
-            journal.spares.push(cargo);
-        }
-    }
-
-    /// A message of this worker is in the log.
-    fn on_kept(&mut self, kept: Kept, frame_address: u64) {
-        let Kept { message, offset, tell } = kept;
-        let position = if frame_address == 0 { 0 } else { frame_address + offset };
-        self.pool.keep(&message, position);
-        let id = self.pool.get(&message).id;
-        let mut rest = tell;
-        while rest != 0 {
-            let worker = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            self.mail(worker, Mail::Kept { id, position });
-        }
-        self.wake_waiting(id);
-        self.spill_later(message);
-    }
-
-    /// Lets the bytes of a message go at the end of the turn, if they take room that others need.
-    fn spill_later(&mut self, message: MessageRef) {
-        let is_over = self.pool.stats().live_bytes > self.shared.settings.durability.memory_bytes;
-        match &mut self.journal {
-            Some(journal) if is_over => journal.spillable.push(message),
-            _ => self.pool.release(message),
-        }
-    }
-
-    /// A message that another worker has written down is in the log.
-    pub(super) fn on_kept_elsewhere(&mut self, id: u64, position: u64) {
-        let Some(message) = self.pool.find_logged(id) else { return };
-        self.pool.keep(&message, position);
-        self.wake_waiting(id);
-        self.spill_later(message);
-    }
-
-    /// Goes on with the sessions that have this message at their head.
-    pub(super) fn wake_waiting(&mut self, id: u64) {
-        let Some(journal) = &mut self.journal else { return };
-        if journal.waiting.is_empty() {
-            return;
-        }
-        for session in journal.waiting.remove(&id).unwrap_or_default() {
-            let Some(session) = self.sessions.resolve(session) else { continue };
-            if let Some(conn) = self.sessions.get(session).conn {
-                self.mark_dirty(conn);
-            }
-        }
-    }
-
-    /// A session can send nothing before this message is kept, or loaded.
-    pub(super) fn wait_for(&mut self, session: SessionId, id: u64) {
-        let key = self.sessions.key(self.index, session);
-        let Some(journal) = &mut self.journal else { return };
-        let sessions = journal.waiting.entry(id).or_default();
-        if sessions.last() != Some(&key) {
-            sessions.push(key);
-        }
     }
 }

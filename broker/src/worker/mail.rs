@@ -328,7 +328,7 @@ impl<T: Transport> Worker<T> {
                 self.set_member_online_here(&name, member, online);
             }
             Mail::GroupReturn(back) => self.on_group_return(*back),
-            Mail::Answer(answer) => self.on_answer(from, *answer),
+            Mail::Answer(answer) => self.on_answer(from, &answer),
             Mail::Kept { id, position } => self.on_kept_elsewhere(id, position),
             Mail::LogProgress => self.on_log_progress(),
             Mail::Clean(chunk) => self.on_chunk(&chunk),

@@ -13,6 +13,7 @@
 //! message, `publish` routes it into the queues of local sessions and the outboxes of other
 //! workers, `flush` pulls it into the socket.
 
+mod acknowledge;
 mod attach;
 mod backlog;
 mod broker;
@@ -26,6 +27,7 @@ mod interest;
 mod journal;
 mod mail;
 mod pressure;
+mod progress;
 mod publish;
 mod recording;
 mod restore;
@@ -40,6 +42,7 @@ mod subscribe;
 mod sys;
 mod timers;
 mod transport;
+mod trouble;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,8 +92,6 @@ fn elastic(limits: &QueueLimits) -> QueueLimits {
     }
 }
 
-/// What a session or a subscription takes in the log, about.
-const LOGGED_SESSION_BYTES: usize = 64;
 /// Free messages keep buffers of this many bytes together.
 const SPARE_BYTES_MAX: usize = 32 << 20;
 
@@ -234,27 +235,28 @@ impl<T: Transport> Worker<T> {
     /// do at once.
     pub fn turn(&mut self, now: Time) -> bool {
         self.now = now;
+        let has_log = self.journal.is_some();
         self.collect_mail_that_came_home();
         let more_input = if self.unflushed == 0 { self.take_input() } else { true };
         self.run_timers();
         self.run_replays();
         self.run_shutdown();
         self.disconnect_doomed();
-        self.submit_journal();
+        if has_log {
+            self.submit_journal();
+        }
         // Before the flush, as other workers can begin with it; and after, for what that caused.
         self.post_mail();
         self.flush_dirty();
         self.run_shutdown();
-        self.submit_journal();
-        self.spill();
+        if has_log {
+            self.finish_log_turn();
+        }
         let all_posted = self.post_mail();
         // Not before the answers are on their way: a sender that is to be held back learns it
         // before it gets its credit.
         self.send_batches_home();
         self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
-        if let Some(journal) = &self.journal {
-            journal.port.set_live(self.index, self.live_log_bytes());
-        }
         more_input
             || !all_posted && !self.shutdown.is_begun()
             || !self.dirty.is_empty()
@@ -275,15 +277,6 @@ impl<T: Transport> Worker<T> {
         let more_to_read = self.read_readable();
         self.unflushed = self.dirty.len();
         more_mail || more_resumed || more_to_read
-    }
-
-    /// What of the log this worker still needs, about: messages, sessions with their filters,
-    /// retained messages.
-    fn live_log_bytes(&self) -> u64 {
-        let stats = self.pool.stats();
-        let sessions = self.sessions.len() + self.subscriptions.len();
-        let retained = self.pool.stats().live_bytes.min(self.retained.len() * 1024);
-        (stats.logged_bytes + sessions * LOGGED_SESSION_BYTES + retained) as u64
     }
 
     /// When [`Self::turn`] has to be called if nothing happens before.

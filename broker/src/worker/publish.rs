@@ -3,14 +3,14 @@
 use dunlin_packets::{PacketId, QoS, ReasonCode, Version};
 use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{Match, SubscriberId, Target};
-use dunlin_session::SYS_PREFIX;
+use dunlin_session::{Outcome, SYS_PREFIX};
 
+use super::acknowledge::Acknowledgement;
 use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
-use super::recording::Acknowledgement;
 use super::sessions::SessionId;
-use super::settings::OverlapPolicy;
+use super::settings::{Level, OverlapPolicy};
 use super::{Transport, Worker};
 
 /// Where a message goes.
@@ -97,7 +97,9 @@ impl<T: Transport> Worker<T> {
         let Some(conn) = self.conns.get_mut(publisher.conn) else { return };
         let out = self.buffers.ready(&mut conn.control);
         let session = &mut self.sessions.get_mut(publisher.session).session;
-        session.acknowledge(id, qos, code, out);
+        let level = Level::Memory;
+        session.acknowledge(id, Outcome { qos, code, level: level.name() }, out);
+        self.counters.acknowledged[level as usize] += 1;
         self.mark_dirty(publisher.conn);
     }
 

@@ -12,16 +12,15 @@
 //! down in the order they came in, as they have to be acknowledged in that order \[MQTT-4.6.0-2\]
 //! \[MQTT-4.6.0-3\] and delivered in it after a restart.
 
-use dunlin_packets::{PacketId, QoS, ReasonCode};
+use dunlin_packets::QoS;
 use dunlin_queue::{Entry, MessagePool, MessageRef};
 
-use super::deliver::Publisher;
+use super::acknowledge::Acknowledgement;
 use super::journal::Kept;
 use super::mail::{Answer, Mail, Ticket};
-use super::sessions::{SessionId, SessionKey};
+use super::sessions::SessionId;
 use super::settings::Level;
 use super::{Transport, Worker};
-use crate::store::LogState;
 use crate::store::record::{MessageRecord, Record, Refs, put_ref};
 
 /// What is found out about a message while it is routed.
@@ -39,21 +38,11 @@ pub(super) struct Recording {
     pub(super) is_recorded: bool,
 }
 
-/// What a client waits for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Acknowledgement {
-    pub(super) publisher: Publisher,
-    pub(super) session: SessionKey,
-    pub(super) packet_id: PacketId,
-    pub(super) qos: QoS,
-    pub(super) code: ReasonCode,
-}
-
 /// A publication that is not written down yet.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// The message, if it is to be written down.
-    message: Option<MessageRef>,
+    pub(super) message: Option<MessageRef>,
     /// Deliveries so far.
     refs: Vec<u8>,
     /// Workers that have not answered.
@@ -71,6 +60,21 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// An acknowledgement that has nothing to wait for but its turn.
+    pub(super) fn of(ack: Acknowledgement) -> Self {
+        Self {
+            message: None,
+            refs: Vec::new(),
+            asked: 0,
+            delegated: 0,
+            tell: 0,
+            is_recorded: false,
+            must_sync: false,
+            ack: Some(ack),
+            instead_of: None,
+        }
+    }
+
     fn is_complete(&self) -> bool {
         self.asked == 0 && self.delegated == 0
     }
@@ -203,14 +207,14 @@ impl<T: Transport> Worker<T> {
     /// Sends an answer to the worker that has given its ticket out.
     pub(super) fn answer(&mut self, to: usize, answer: Answer) {
         if to == self.index {
-            self.on_answer(to, answer);
+            self.on_answer(to, &answer);
         } else {
             self.mail(to, Mail::Answer(Box::new(answer)));
         }
     }
 
     /// A worker that was asked has answered.
-    pub(super) fn on_answer(&mut self, from: usize, answer: Answer) {
+    pub(super) fn on_answer(&mut self, from: usize, answer: &Answer) {
         let Some(journal) = &mut self.journal else { return };
         let at = answer.ticket.wrapping_sub(journal.first_ticket) as usize;
         let Some(pending) = journal.pending.get_mut(at) else { return };
@@ -229,7 +233,7 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Writes down what is complete, in order.
-    fn settle_pending(&mut self) {
+    pub(super) fn settle_pending(&mut self) {
         while let Some(journal) = &mut self.journal
             && journal.pending.front().is_some_and(Pending::is_complete)
             && let Some(pending) = journal.pending.pop_front()
@@ -263,158 +267,14 @@ impl<T: Transport> Worker<T> {
             journal.wait_for_frame(must_sync);
         }
         if let Some(ack) = ack {
-            self.acknowledge_behind(ack, is_written);
+            let level = match must_sync {
+                _ if !is_written && !is_recorded => Level::Memory,
+                true => Level::Fsync,
+                false => Level::Interval,
+            };
+            self.acknowledge_behind(ack, level, is_written);
         }
         self.submit_if_large();
-    }
-
-    /// Acknowledges when everything that was written down before is safe.
-    fn acknowledge_behind(&mut self, ack: Acknowledgement, is_recorded: bool) {
-        let Acknowledgement { publisher, session: key, packet_id, qos, code } = ack;
-        let Some(journal) = &mut self.journal else { return };
-        if let Some(held) = journal.held.get_mut(&publisher.conn) {
-            held.pending = held.pending.saturating_sub(1);
-        }
-        let Some(session) = self.sessions.resolve(key) else { return };
-        let slot = self.sessions.get_mut(session);
-        if is_recorded
-            && qos == QoS::ExactlyOnce
-            && let Some(durable) = &slot.durable
-            && slot.session.set_recorded(packet_id)
-        {
-            // In the frame of the message: a crash keeps both or neither.
-            journal.write(&Record::Received { sid: durable.sid, packet_id });
-        }
-        if slot.conn != Some(publisher.conn) {
-            // Gone, or back on another connection: it asks again.
-            journal.held.remove(&publisher.conn);
-            return;
-        }
-        let session = &mut slot.session;
-        let is_held = journal.hold_answer(publisher.conn, |out| {
-            session.acknowledge(packet_id, qos, code, out);
-        });
-        if !is_held {
-            // There is nothing to wait for.
-            if journal.held.get(&publisher.conn).is_some_and(|held| held.pending == 0) {
-                journal.held.remove(&publisher.conn);
-            }
-            self.acknowledge_now(publisher, packet_id, qos, code);
-        }
-    }
-
-    /// An acknowledgement that needs nothing written down; it may have to queue up all the same.
-    #[inline]
-    pub(super) fn acknowledge(
-        &mut self,
-        publisher: Publisher,
-        packet_id: PacketId,
-        qos: QoS,
-        code: ReasonCode,
-    ) {
-        match &mut self.journal {
-            Some(journal) if journal.holds(publisher.conn) => {
-                let session = self.sessions.key(self.index, publisher.session);
-                let ack = Acknowledgement { publisher, session, packet_id, qos, code };
-                self.acknowledge_in_turn(ack);
-            }
-            _ => self.acknowledge_now(publisher, packet_id, qos, code),
-        }
-    }
-
-    /// Acknowledges behind everything that came before from anybody.
-    pub(super) fn acknowledge_in_turn(&mut self, ack: Acknowledgement) {
-        let Some(journal) = &mut self.journal else { return };
-        journal.held.entry(ack.publisher.conn).or_default().pending += 1;
-        journal.pending.push_back(Pending {
-            message: None,
-            refs: Vec::new(),
-            asked: 0,
-            delegated: 0,
-            tell: 0,
-            is_recorded: false,
-            must_sync: false,
-            ack: Some(ack),
-            instead_of: None,
-        });
-        self.settle_pending();
-    }
-
-    /// The code to refuse a message with that would have to be kept while the log takes nothing.
-    pub(super) fn refusal_of_log(&mut self, message: &MessageRef) -> Option<ReasonCode> {
-        let code = self.log_refusal()?;
-        let content = self.pool.get(message);
-        let level = self.shared.settings.durability.level(content.topic());
-        if content.qos == QoS::AtMostOnce || level == Level::Memory {
-            return None;
-        }
-        (content.retain || self.is_kept(message) && self.is_for_durable(message)).then_some(code)
-    }
-
-    /// What is answered to requests that would have to be kept, if the log takes nothing.
-    pub(super) fn log_refusal(&self) -> Option<ReasonCode> {
-        match self.journal.as_ref()?.port.state() {
-            LogState::Ok => None,
-            LogState::Full => Some(ReasonCode::QuotaExceeded),
-            LogState::Failed => Some(ReasonCode::ImplementationSpecificError),
-        }
-    }
-
-    /// Whether a message may be for a session that outlives a crash. Other workers' are guessed.
-    fn is_for_durable(&mut self, message: &MessageRef) -> bool {
-        let topic = self.pool.get(message).topic();
-        let route = match &mut self.interest {
-            Some(interest) => self.subscriptions.route(topic, interest),
-            None => self.subscriptions.route(topic, &mut ()),
-        };
-        let sessions = &self.sessions;
-        route.workers != 0
-            || route.matches.iter().any(|matched| match matched.target() {
-                dunlin_router::Target::Session(id) => {
-                    matched.qos() != QoS::AtMostOnce
-                        && sessions.get(SessionId(id.0)).durable.is_some()
-                }
-                dunlin_router::Target::Group(_) => true,
-            })
-    }
-
-    /// Nothing is safe any more that was not before. Who waits for it is told so, by the end of the
-    /// connection; who waits for a message gets it.
-    #[cold]
-    pub(super) fn on_log_failure(&mut self) {
-        let Some(journal) = &mut self.journal else { return };
-        let mut unanswered: Vec<_> = journal.held.drain().map(|(conn, _)| conn).collect();
-        unanswered.sort_unstable();
-        for pending in std::mem::take(&mut journal.pending) {
-            journal.first_ticket += 1;
-            if let Some(message) = pending.message {
-                self.pool.release(message);
-            }
-        }
-        let mut cargo = std::mem::take(&mut journal.cargo);
-        for under_way in journal.take_under_way() {
-            cargo.messages.extend(under_way.messages);
-            cargo.conns.extend(under_way.conns);
-            cargo.unholds.extend(under_way.unholds);
-        }
-        for kept in cargo.messages.drain(..) {
-            self.pool.release(kept.message);
-        }
-        self.pool.keep_all();
-        let reason = "what you sent cannot be kept: the storage has failed";
-        for conn in unanswered.into_iter().chain(cargo.conns.drain(..)) {
-            if let Some(entry) = self.conns.get_mut(conn) {
-                entry.is_waiting = false;
-            }
-            self.disconnect(conn, ReasonCode::ImplementationSpecificError, reason);
-        }
-        for (session, packet_id) in cargo.unholds.drain(..) {
-            if let Some(session) = self.sessions.resolve(session) {
-                self.sessions.get_mut(session).session.unhold(packet_id);
-            }
-        }
-        let online: Vec<_> = self.conns.ids().collect();
-        online.into_iter().for_each(|conn| self.mark_dirty(conn));
     }
 }
 
@@ -433,6 +293,7 @@ pub(super) fn message_record<'a>(
         retain: content.retain,
         is_retained,
         expires_at: content.expires_at,
+        received: content.received(),
         publisher: content.publisher,
         topic_len,
         properties_len,

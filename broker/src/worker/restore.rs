@@ -11,7 +11,9 @@ use super::{Transport, Worker};
 use crate::store::{ImageShare, StoredMessages, StoredRef, StoredRetained, StoredSession};
 
 impl<T: Transport> Worker<T> {
-    /// Takes this worker's share of what the log has. Before anything else happens.
+    /// Takes this worker's share of what the log has. When all workers have done so,
+    /// [`Self::finish_restore`] follows, and only when all have done that may anything else happen:
+    /// who publishes has to find everybody there.
     pub fn restore(&mut self, share: ImageShare) {
         for retained in &share.retained {
             self.restore_retained(retained);
@@ -21,6 +23,13 @@ impl<T: Transport> Worker<T> {
         }
         self.counters.retained = self.retained.len() as u64;
         self.count_sessions();
+        self.post_mail();
+    }
+
+    /// Takes members of share groups in whose sessions are on other workers.
+    pub fn finish_restore(&mut self) {
+        while self.receive_mail() {}
+        self.send_batches_home();
     }
 
     fn restore_retained(&mut self, retained: &StoredRetained) {
@@ -33,6 +42,7 @@ impl<T: Transport> Worker<T> {
             publisher: retained.publisher,
             qos: retained.qos,
             retain: true,
+            received: 0,
             topic_len: retained.topic_len,
             properties_len: retained.properties_len,
             content: Content::Bytes(&retained.content),
@@ -121,6 +131,7 @@ impl<T: Transport> Worker<T> {
             publisher: 0,
             qos: stored.qos,
             retain: stored.retain,
+            received: stored.received,
             topic_len: stored.topic_len,
             properties_len: stored.properties_len,
             content: Content::Absent(stored.content_len),

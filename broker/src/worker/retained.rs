@@ -382,7 +382,8 @@ impl<T: Transport> Worker<T> {
         replay.stage = Stage::Asked;
         let to = replay.worker;
         let search = RetainedSearch { replay: id, filter, after, limit: bite_max };
-        self.mail(to, Mail::RetainedSearch(Box::new(search)));
+        // Behind what this worker has still to retain, which its session may have been sent live.
+        self.retains.push((to, Mail::RetainedSearch(Box::new(search))));
         0
     }
 

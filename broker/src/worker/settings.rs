@@ -27,6 +27,18 @@ pub enum Level {
     Fsync,
 }
 
+impl Level {
+    /// Its name in the configuration and in acknowledgements.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Interval => "interval",
+            Self::Fsync => "fsync",
+        }
+    }
+}
+
 /// What is kept of what sessions that outlive their connection are to get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durability {

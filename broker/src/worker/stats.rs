@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dunlin_queue::{DropReason, PoolStats};
 
+use super::settings::Level;
+
 /// Counted on the hot path, without atomics.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counters {
@@ -19,6 +21,8 @@ pub(super) struct Counters {
     pub(super) sessions: u64,
     pub(super) subscriptions: u64,
     pub(super) retained: u64,
+    /// QoS 1 and 2 publications acknowledged, by the level they had reached.
+    pub(super) acknowledged: [u64; 3],
     changed: bool,
 }
 
@@ -97,6 +101,13 @@ stats! {
     subscriptions,
     /// Topics with a retained message.
     retained,
+    /// QoS 1 and 2 publications that were acknowledged from memory: nobody had to get them who
+    /// outlives a crash, or their topic is not kept.
+    acknowledged_memory,
+    /// Those that were acknowledged when they had been written, and were synced later.
+    acknowledged_interval,
+    /// Those that were acknowledged when they had been synced.
+    acknowledged_fsync,
     /// Messages held for somebody.
     messages_held,
     /// Bytes of those.
@@ -122,6 +133,9 @@ impl Stats {
         show(&self.sessions, counters.sessions);
         show(&self.subscriptions, counters.subscriptions);
         show(&self.retained, counters.retained);
+        show(&self.acknowledged_memory, counters.acknowledged[Level::Memory as usize]);
+        show(&self.acknowledged_interval, counters.acknowledged[Level::Interval as usize]);
+        show(&self.acknowledged_fsync, counters.acknowledged[Level::Fsync as usize]);
         show(&self.messages_held, pool.live as u64);
         show(&self.message_bytes_held, pool.live_bytes as u64);
         for (figure, &value) in self.dropped.iter().zip(&counters.dropped) {

@@ -1,5 +1,8 @@
 //! `$SYS`: the broker about itself, as retained messages.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use dunlin_packets::{Properties, QoS};
 use dunlin_queue::{DropReason, MessageFields};
 
@@ -31,14 +34,40 @@ impl<T: Transport> Worker<T> {
             ("connections/accepted", total.connects),
             ("connections/refused", total.refused),
             ("publishers/paused", total.paused),
+            ("messages/acknowledged/fsync", total.acknowledged_fsync),
+            ("messages/acknowledged/interval", total.acknowledged_interval),
+            ("messages/acknowledged/memory", total.acknowledged_memory),
         ] {
             self.publish_text(name, &value.to_string());
         }
+        self.publish_storage();
         for reason in DropReason::ALL {
             let name = format!("messages/dropped/{}", reason.name());
             self.publish_text(&name, &total.dropped[reason as usize].to_string());
         }
         self.timers.add(self.now.plus_millis(interval_ms), Timer::Sys);
+    }
+
+    /// How the log is, and what was acknowledged at which level.
+    fn publish_storage(&mut self) {
+        let Some(port) = self.journal.as_ref().map(|journal| Arc::clone(&journal.port)) else {
+            return self.publish_text("storage/state", "none");
+        };
+        self.publish_text("storage/state", port.state().name());
+        let figures = &port.figures;
+        for (name, figure) in [
+            ("bytes", &figures.bytes),
+            ("segments", &figures.segments),
+            ("segments removed", &figures.removed),
+            ("bytes written", &figures.written),
+            ("frames written", &figures.frames),
+            ("syncs", &figures.syncs),
+        ] {
+            self.publish_text(
+                &format!("storage/{name}"),
+                &figure.load(Ordering::Relaxed).to_string(),
+            );
+        }
     }
 
     fn publish_text(&mut self, name: &str, value: &str) {

@@ -137,8 +137,50 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
     scenario(
         "offline",
         "100 sessions that are away get 500 messages each, and then come for them",
-        Kind::Offline,
-        Params { subscribers: 100, messages: 50_000, qos: 1, ..NONE },
+        Kind::Offline(Partner),
+        Params { publishers: 1, subscribers: 100, messages: 50_000, qos: 1, ..NONE },
+    ),
+    scenario(
+        "durable-offline",
+        "100 publishers to 100 sessions that are away and then come, 10,000 messages each",
+        Kind::Offline(Partner),
+        Params {
+            publishers: 100,
+            subscribers: 100,
+            messages: 1_000_000,
+            payload: 100,
+            qos: 1,
+            window: 100,
+            ..NONE
+        },
+    ),
+    scenario(
+        "durable-fan-out",
+        "1 -> 1000 sessions that are away and then come, 1000 messages each",
+        Kind::Offline(Everybody),
+        Params {
+            publishers: 1,
+            subscribers: 1000,
+            messages: 1000,
+            payload: 100,
+            qos: 1,
+            window: 100,
+            ..NONE
+        },
+    ),
+    scenario(
+        "durable-steady",
+        "20,000 messages per second over 100 pairs with stored sessions, for ten minutes",
+        Kind::Steady,
+        Params {
+            publishers: 100,
+            subscribers: 100,
+            rate: 20_000.0,
+            payload: 100,
+            qos: 1,
+            seconds: 600.0,
+            ..NONE
+        },
     ),
     scenario(
         "retained",

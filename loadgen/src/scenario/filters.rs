@@ -1,11 +1,12 @@
 //! Many filters with a wildcard each, and one message for each of them.
 
+use std::fmt::Write;
 use std::io;
 
 use dunlin_packets::QoS;
 
 use super::Context;
-use super::flow::Flow;
+use super::flow::{Flow, Plan, Readers};
 use crate::audit::{Audience, Audit};
 use crate::client::{Deaf, Greeting, Observer};
 use crate::clock::{MILLISECOND, SECOND};
@@ -51,10 +52,21 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     cx.phases.push(phase);
 
     let audit = Audit::new(Audience::Partner, params.messages, params.messages, 0);
-    let mut flow = Flow::new(cx, audit, true);
+    let mut flow = Flow::new(cx, audit, Readers::One);
     flow.cx.meter.start("match", "delivery");
-    let topic = |index: usize| (index, format!("{prefix}/{index}/a/x"));
-    flow.publish(&mut swarm, 1, params.messages, true, topic, false)?;
+    let plan = Plan {
+        publishers: 1..2,
+        count: params.messages,
+        window: params.window,
+        is_reading: true,
+        retain: false,
+        weight: 1,
+        topic: |_: usize, index: usize, topic: &mut String| {
+            let _ = write!(topic, "{prefix}/{index}/a/x");
+            index
+        },
+    };
+    flow.publish(&mut swarm, &plan)?;
     let account = flow.audit.account();
     let phase = flow.cx.meter.finish(account.received, Some(account));
     flow.cx.phases.push(phase);

@@ -16,6 +16,7 @@ use dunlin_packets::{PacketId, QoS};
 use hdrhistogram::Histogram;
 
 use super::Context;
+use super::steady::Acknowledged;
 use super::watch::{Publisher, Watch};
 use crate::audit::{Audience, Audit};
 use crate::client::Greeting;
@@ -38,9 +39,10 @@ const FILTERS_MAX: usize = 8;
 const OUTPUT_MAX: usize = 256 << 10;
 const CONNECTIONS_PER_S: f64 = 200.0;
 
-struct Load<'a, 'b> {
-    cx: &'a mut Context<'b>,
-    swarm: Swarm,
+/// A load that runs.
+pub(super) struct Load<'a, 'b> {
+    pub(super) cx: &'a mut Context<'b>,
+    pub(super) swarm: Swarm,
     audit: Audit,
     publishers: Vec<Publisher>,
     qos: QoS,
@@ -59,6 +61,13 @@ struct Load<'a, 'b> {
     arrivals: Histogram<u64>,
     /// Connections still to come while the load is on.
     guests: Option<Guests>,
+    /// Times to the acknowledgement, where those are wanted.
+    pub(super) acknowledged: Option<Acknowledged>,
+}
+
+/// What a subscriber is called.
+pub(super) fn subscriber_id(prefix: &str, number: usize) -> String {
+    format!("{prefix}-s{number}")
 }
 
 #[derive(Debug)]
@@ -71,8 +80,8 @@ struct Guests {
 /// Runs the load, and leaves one phase.
 pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
     let duration = cx.params.seconds;
-    let mut load = Load::prepare(cx, audience)?;
-    load.run_for(WARM_UP_S)?;
+    let mut load = Load::prepare(cx, audience, false)?;
+    load.warm_up()?;
     load.measure("messages", duration)
 }
 
@@ -80,29 +89,35 @@ pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
 pub(super) fn run_burst(cx: &mut Context<'_>) -> io::Result<()> {
     let connections = cx.params.connections;
     let duration = connections as f64 / CONNECTIONS_PER_S;
-    let mut load = Load::prepare(cx, Audience::Partner)?;
-    load.run_for(WARM_UP_S)?;
+    let mut load = Load::prepare(cx, Audience::Partner, false)?;
+    load.warm_up()?;
     let since_ns = load.cx.clock.now_ns();
     load.guests = Some(Guests { since_ns, opened: 0, wanted: connections });
     load.measure("messages", duration)
 }
 
 impl<'a, 'b> Load<'a, 'b> {
-    fn prepare(cx: &'a mut Context<'b>, audience: Audience) -> io::Result<Self> {
+    /// Connects everybody. With `keeps_sessions` those of the subscribers outlive the connection.
+    pub(super) fn prepare(
+        cx: &'a mut Context<'b>,
+        audience: Audience,
+        keeps_sessions: bool,
+    ) -> io::Result<Self> {
         let params = cx.params;
         let mut swarm = cx.swarm()?;
         let qos = QoS::from_bits(params.qos).unwrap_or_default();
         let publishers: Vec<_> = (0..params.publishers)
             .map(|number| Publisher {
                 topic: format!("{}/{number}", cx.prefix),
-                unacknowledged: 0,
+                waiting: VecDeque::new(),
                 scheduled: 0,
                 is_ready: false,
             })
             .collect();
         let prefix = cx.prefix.clone();
         let subscribers = (0..params.subscribers).map(|number| Greeting {
-            client_id: format!("{prefix}-s{number}"),
+            client_id: subscriber_id(&prefix, number),
+            keeps_session: keeps_sessions,
             filters: match audience {
                 Audience::Partner => vec![publishers[number].topic.clone()],
                 Audience::OneOf => vec![format!("$share/bench/{prefix}/+")],
@@ -112,7 +127,6 @@ impl<'a, 'b> Load<'a, 'b> {
                 Audience::Everybody => vec![format!("{prefix}/+")],
             },
             qos,
-            ..Greeting::default()
         });
         let senders = (0..params.publishers).map(|number| Greeting {
             client_id: format!("{prefix}-p{number}"),
@@ -144,12 +158,18 @@ impl<'a, 'b> Load<'a, 'b> {
             progress: (0, schedule_ns),
             arrivals,
             guests: None,
+            acknowledged: None,
             cx,
         })
     }
 
+    /// Runs until everything is as it is going to be.
+    pub(super) fn warm_up(&mut self) -> io::Result<()> {
+        self.run_for(WARM_UP_S)
+    }
+
     /// Measures for some time, then waits for what is under way.
-    fn measure(&mut self, name: &'static str, duration_s: f64) -> io::Result<()> {
+    pub(super) fn measure(&mut self, name: &'static str, duration_s: f64) -> io::Result<()> {
         self.cx.meter.start(name, "delivery");
         self.before = self.audit.received();
         let start = self.cx.clock.now_ns();
@@ -193,11 +213,7 @@ impl<'a, 'b> Load<'a, 'b> {
             seconds,
             per_s: count as f64 / seconds,
             latency: Latency::of(&self.arrivals),
-            account: None,
-            broker: None,
-            generator_cpu_s: 0.0,
-            series: Vec::new(),
-            notes: Vec::new(),
+            ..Phase::default()
         }
     }
 
@@ -231,6 +247,7 @@ impl<'a, 'b> Load<'a, 'b> {
             measured: self.measured.clone(),
             refused: &mut self.refused,
             arrivals: &mut self.arrivals,
+            acknowledged: self.acknowledged.as_mut(),
         };
         self.swarm.poll(until, &mut watch)?;
         self.cx.meter.tick(self.cx.clock.now_ns(), self.audit.received() - self.before);
@@ -308,7 +325,7 @@ impl<'a, 'b> Load<'a, 'b> {
 
     /// Whether the broker and the socket take one more.
     fn may_send(&mut self, number: usize, window: u32) -> bool {
-        let unacknowledged = self.publishers[number].unacknowledged;
+        let unacknowledged = self.publishers[number].waiting.len() as u32;
         let Some(client) = self.swarm.client(self.cx.params.subscribers + number) else {
             return false;
         };
@@ -325,7 +342,7 @@ impl<'a, 'b> Load<'a, 'b> {
             QoS::AtMostOnce => None,
             _ => PacketId::new(((sequence - 1) % 60_000) as u16 + 1),
         };
-        publisher.unacknowledged += u32::from(id.is_some());
+        publisher.waiting.extend(id.map(|id| (id, due_ns)));
         if let Some(client) = self.swarm.client(self.cx.params.subscribers + number) {
             client.publish(&publisher.topic, &self.payload, self.qos, id, false);
         }
@@ -340,7 +357,7 @@ impl<'a, 'b> Load<'a, 'b> {
         } else if now - self.progress.1 > QUIET_NS {
             self.stalls += 1;
             self.audit.give_up();
-            self.publishers.iter_mut().for_each(|publisher| publisher.unacknowledged = 0);
+            self.publishers.iter_mut().for_each(|publisher| publisher.waiting.clear());
             self.progress.1 = now;
             if self.stalls == STALLS_MAX {
                 return Err(io::Error::other("the broker stalled: nothing came for 3 s, 3 times"));

@@ -8,6 +8,7 @@ mod flow;
 mod load;
 mod offline;
 mod retained;
+mod steady;
 mod watch;
 
 use std::io;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use catalogue::{CATALOGUE, find};
 
 use crate::audit::Audience;
+use crate::client::{Deaf, Greeting};
 use crate::clock::Clock;
 use crate::meter::Meter;
 use crate::outcome::{Outcome, Phase};
@@ -36,7 +38,8 @@ pub(crate) struct Params {
     pub(crate) payload: usize,
     pub(crate) qos: u8,
     pub(crate) seconds: f64,
-    /// Messages of one publisher under way to its slowest subscriber, at most.
+    /// Messages of one publisher under way to its slowest subscriber, at most; where nobody is there
+    /// to get them, those that are unacknowledged.
     pub(crate) window: usize,
     /// Messages, topics or filters in all, where a scenario ends by count; filters of each
     /// connection, where there are only connections.
@@ -72,7 +75,9 @@ pub(crate) enum Kind {
     /// Connections that come at a rate beside a load of messages.
     Burst,
     /// Messages for sessions that are away, and then come.
-    Offline,
+    Offline(Audience),
+    /// Messages at a rate to sessions that outlive their connection, for long.
+    Steady,
     /// Retained messages are stored, and fetched by one subscription.
     Retained,
     /// Many filters with wildcards.
@@ -89,22 +94,30 @@ impl Kind {
             Self::Connect => &["connections", "rate"],
             Self::Churn => &["connections", "rate", "seconds"],
             Self::Burst => &["publishers", "subscribers", "connections", "rate", "payload", "qos"],
-            Self::Offline => &["subscribers", "messages", "payload", "qos", "window"],
+            Self::Offline(_) => {
+                &["publishers", "subscribers", "messages", "payload", "qos", "window"]
+            }
+            Self::Steady => &["publishers", "subscribers", "rate", "payload", "qos", "seconds"],
             Self::Retained => &["messages", "payload", "qos"],
             Self::Filters => &["messages", "payload"],
         }
+    }
+
+    /// Whether each publisher has a subscriber of its own.
+    pub(crate) fn is_paired(self) -> bool {
+        matches!(self, Self::Load(Audience::Partner) | Self::Burst | Self::Steady)
     }
 
     /// Connections it needs at the same time.
     pub(crate) fn connections(self, params: &Params) -> usize {
         let pairs = params.publishers + params.subscribers;
         match self {
-            Self::Load(_) => pairs,
+            Self::Load(_) | Self::Steady => pairs,
             Self::Connect => params.connections,
             // Cycles overlap when the broker is slow.
             Self::Churn => params.connections + 1000,
             Self::Burst => pairs + params.connections,
-            Self::Offline => params.subscribers + 1,
+            Self::Offline(_) => params.publishers.max(params.subscribers),
             Self::Retained | Self::Filters => 2,
         }
     }
@@ -163,11 +176,11 @@ impl Scenario {
         scale(&mut params.publishers);
         scale(&mut params.subscribers);
         scale(&mut params.connections);
-        if self.kind == Kind::Load(Audience::Partner) {
+        if matches!(self.kind, Kind::Load(Audience::Partner) | Kind::Steady) {
             let pairs = params.publishers.min(params.subscribers);
             (params.publishers, params.subscribers) = (pairs, pairs);
         }
-        if matches!(self.kind, Kind::Load(_)) {
+        if matches!(self.kind, Kind::Load(_) | Kind::Steady) {
             params.rate *= share;
         }
         Some(format!(
@@ -193,7 +206,8 @@ impl Scenario {
             Kind::Connect => connect::run(&mut cx),
             Kind::Churn => churn::run(&mut cx),
             Kind::Burst => load::run_burst(&mut cx),
-            Kind::Offline => offline::run(&mut cx),
+            Kind::Offline(audience) => offline::run(&mut cx, audience),
+            Kind::Steady => steady::run(&mut cx),
             Kind::Retained => retained::run(&mut cx),
             Kind::Filters => filters::run(&mut cx),
         };
@@ -207,6 +221,14 @@ impl Scenario {
             phases: cx.phases,
         }
     }
+}
+
+/// Ends stored sessions, so that nothing is left behind.
+fn forget(swarm: &mut Swarm, sessions: impl IntoIterator<Item = Greeting>) -> io::Result<()> {
+    let clean = |session| Greeting { keeps_session: false, filters: Vec::new(), ..session };
+    swarm.connect_all(sessions.into_iter().map(clean), None, &mut Deaf, |_, _| {})?;
+    swarm.close_all();
+    Ok(())
 }
 
 /// The broker's process, if its number is known.

@@ -1,60 +1,86 @@
 //! Messages for sessions that are away, and then come for them.
 
+use std::fmt::Write;
 use std::io;
 
 use dunlin_packets::QoS;
 
-use super::Context;
-use super::flow::Flow;
+use super::flow::{Flow, Plan, Readers};
+use super::{Context, forget};
 use crate::audit::{Audience, Audit};
 use crate::client::{Deaf, Greeting};
 
-/// Two phases: the messages are stored, and drained.
-pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
+/// Sessions that come back at a time.
+const ARRIVING_MAX: usize = 100;
+
+/// Two phases: the messages are stored, and drained. For `Everybody` there is one topic, and what is
+/// stored is counted by deliveries; else every session has a topic of its own.
+pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
     let params = cx.params;
     let prefix = cx.prefix.clone();
+    let sessions = params.subscribers;
+    let is_shared = audience == Audience::Everybody;
     let qos = QoS::from_bits(params.qos).unwrap_or_default();
     let session = |number: usize| Greeting {
         client_id: format!("{prefix}-{number}"),
         keeps_session: true,
-        filters: vec![format!("{prefix}/{number}")],
+        filters: vec![format!("{prefix}/{}", if is_shared { 0 } else { number })],
         qos,
     };
     let mut swarm = cx.swarm()?;
-    swarm.connect_all((0..params.subscribers).map(session), None, &mut Deaf, |_, _| {})?;
+    swarm.connect_all((0..sessions).map(session), None, &mut Deaf, |_, _| {})?;
     swarm.close_all();
 
-    let publisher = Greeting { client_id: format!("{prefix}-p"), ..Greeting::default() };
-    swarm.connect_all([publisher], None, &mut Deaf, |_, _| {})?;
-    let audit = Audit::new(Audience::Partner, params.subscribers, params.subscribers, 0);
-    let mut flow = Flow::new(cx, audit, false);
-    flow.cx.meter.start("store", "message");
-    let topic = |index: usize| {
-        let number = index % params.subscribers;
-        (number, format!("{prefix}/{number}"))
+    let publisher =
+        |number| Greeting { client_id: format!("{prefix}-p{number}"), ..Greeting::default() };
+    swarm.connect_all((0..params.publishers).map(publisher), None, &mut Deaf, |_, _| {})?;
+    // A stream has one publisher and one topic, so that it has an order.
+    let streams = if is_shared { params.publishers } else { params.publishers.max(sessions) };
+    let topic = |publisher: usize, message: usize, topic: &mut String| {
+        let own = (streams - publisher).div_ceil(params.publishers);
+        let stream = publisher + params.publishers * (message % own);
+        let _ = write!(topic, "{prefix}/{}", if is_shared { 0 } else { stream % sessions });
+        stream
     };
-    flow.publish(&mut swarm, 0, params.messages, false, topic, false)?;
-    let mut phase = flow.cx.meter.finish(params.messages as u64, None);
+    let readers = if is_shared { Readers::All } else { Readers::InTurn(sessions) };
+    let audit = Audit::new(audience, streams, if is_shared { sessions } else { streams }, 0);
+    let mut flow = Flow::new(cx, audit, readers);
+    let weight = if is_shared { sessions as u64 } else { 1 };
+    flow.cx.meter.start("store", if is_shared { "delivery" } else { "message" });
+    let plan = Plan {
+        publishers: 0..params.publishers,
+        count: params.messages,
+        window: params.window,
+        is_reading: false,
+        retain: false,
+        weight,
+        topic,
+    };
+    flow.publish(&mut swarm, &plan)?;
+    let mut phase = flow.cx.meter.finish(params.messages as u64 * weight, None);
     phase.notes = flow.notes();
     flow.cx.phases.push(phase);
     swarm.close_all();
 
     flow.cx.meter.start("drain", "delivery");
-    // Without filters: the stored session has them.
-    for number in 0..params.subscribers {
+    for number in 0..sessions {
+        // Without filters: the stored session has them.
         swarm.open(Greeting { filters: Vec::new(), ..session(number) })?;
+        if number % ARRIVING_MAX == ARRIVING_MAX - 1 {
+            let (now, received) = (flow.cx.clock.now_ns(), flow.audit.received());
+            flow.poll(&mut swarm, now, received)?;
+        }
     }
     flow.receive(&mut swarm)?;
     let account = flow.audit.account();
     let mut phase = flow.cx.meter.finish(account.received, Some(account));
     // Those are the age of the backlog, not the broker's doing.
     phase.latency = None;
+    if swarm.broken > 0 {
+        let why = swarm.last_error.take().unwrap_or_default();
+        phase.notes.push(format!("{} connections ended, the last: {why}", swarm.broken));
+    }
     flow.cx.phases.push(phase);
     swarm.close_all();
-
-    // Leave nothing behind.
-    let forget = |number| Greeting { keeps_session: false, filters: Vec::new(), ..session(number) };
-    swarm.connect_all((0..params.subscribers).map(forget), None, &mut Deaf, |_, _| {})?;
-    swarm.close_all();
-    Ok(())
+    forget(&mut swarm, (0..sessions).map(session))
 }

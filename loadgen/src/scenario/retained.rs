@@ -1,11 +1,12 @@
 //! Retained messages: stored, and fetched by one subscription.
 
+use std::fmt::Write;
 use std::io;
 
 use dunlin_packets::{PacketId, QoS};
 
 use super::Context;
-use super::flow::Flow;
+use super::flow::{Flow, Plan, Readers};
 use crate::audit::{Audience, Audit};
 use crate::client::{Deaf, Greeting};
 use crate::clock::MILLISECOND;
@@ -18,10 +19,21 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     let publisher = Greeting { client_id: format!("{prefix}-p"), ..Greeting::default() };
     swarm.connect_all([publisher], None, &mut Deaf, |_, _| {})?;
     let audit = Audit::new(Audience::Partner, params.messages, params.messages, 0);
-    let mut flow = Flow::new(cx, audit, true);
+    let mut flow = Flow::new(cx, audit, Readers::One);
     flow.cx.meter.start("store", "message");
-    let topic = |index: usize| (index, format!("{prefix}/{index}"));
-    flow.publish(&mut swarm, 0, params.messages, false, topic, true)?;
+    let plan = Plan {
+        publishers: 0..1,
+        count: params.messages,
+        window: params.window,
+        is_reading: false,
+        retain: true,
+        weight: 1,
+        topic: |_: usize, index: usize, topic: &mut String| {
+            let _ = write!(topic, "{prefix}/{index}");
+            index
+        },
+    };
+    flow.publish(&mut swarm, &plan)?;
     let mut phase = flow.cx.meter.finish(params.messages as u64, None);
     phase.notes = flow.notes();
     flow.cx.phases.push(phase);
@@ -44,7 +56,7 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     for index in 0..params.messages {
         if let Some(client) = swarm.client(0) {
             let id = PacketId::new((index % 60_000) as u16 + 1);
-            client.publish(&topic(index).1, &[], QoS::AtLeastOnce, id, true);
+            client.publish(&format!("{prefix}/{index}"), &[], QoS::AtLeastOnce, id, true);
         }
         if index % 64 == 0 {
             swarm.flush(0);

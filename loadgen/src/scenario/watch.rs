@@ -1,10 +1,12 @@
 //! What comes back from a load, followed.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use dunlin_packets::{PacketId, Publish, ReasonCode};
 use hdrhistogram::Histogram;
 
+use super::steady::Acknowledged;
 use crate::audit::Audit;
 use crate::client::Observer;
 use crate::meter::Meter;
@@ -14,10 +16,20 @@ use crate::stamp::Stamp;
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) topic: String,
-    pub(super) unacknowledged: u32,
+    /// What is unacknowledged, and when it was due.
+    pub(super) waiting: VecDeque<(PacketId, u64)>,
     /// Messages it has been given by the schedule.
     pub(super) scheduled: u64,
     pub(super) is_ready: bool,
+}
+
+/// Takes an acknowledged publication out of those that wait, and says since when it did.
+/// Acknowledgements come in order [MQTT-4.6.0-2], so it is the first; a broker that does otherwise
+/// only costs us time.
+#[inline]
+pub(super) fn settle(waiting: &mut VecDeque<(PacketId, u64)>, id: PacketId) -> Option<u64> {
+    let at = waiting.iter().position(|(waits, _)| *waits == id)?;
+    waiting.remove(at).map(|(_, since)| since)
 }
 
 /// Follows what comes back.
@@ -32,6 +44,8 @@ pub(super) struct Watch<'a> {
     pub(super) refused: &'a mut u64,
     /// Times that connections took which came later.
     pub(super) arrivals: &'a mut Histogram<u64>,
+    /// Times to the acknowledgement, where those are wanted.
+    pub(super) acknowledged: Option<&'a mut Acknowledged>,
 }
 
 impl Observer for Watch<'_> {
@@ -45,11 +59,15 @@ impl Observer for Watch<'_> {
     }
 
     #[inline]
-    fn on_acknowledged(&mut self, client: usize, _: PacketId, code: ReasonCode, _now: u64) {
+    fn on_acknowledged(&mut self, client: usize, id: PacketId, code: ReasonCode, now: u64) {
         let number = client.checked_sub(self.subscribers);
-        if let Some(publisher) = number.and_then(|number| self.publishers.get_mut(number)) {
-            publisher.unacknowledged = publisher.unacknowledged.saturating_sub(1);
-            *self.refused += u64::from(code.is_error());
+        let Some(publisher) = number.and_then(|number| self.publishers.get_mut(number)) else {
+            return;
+        };
+        let Some(due_ns) = settle(&mut publisher.waiting, id) else { return };
+        *self.refused += u64::from(code.is_error());
+        if let Some(acknowledged) = &mut self.acknowledged {
+            acknowledged.record(due_ns, now);
         }
     }
 
@@ -57,5 +75,20 @@ impl Observer for Watch<'_> {
         if client >= self.subscribers + self.publishers.len() {
             self.arrivals.saturating_record(now.saturating_sub(since_ns));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_acknowledged_waits_no_longer_in_whatever_order_that_comes() {
+        let id = |id: u16| PacketId::new(id).unwrap();
+        let mut waiting: VecDeque<_> = [(id(1), 10), (id(2), 20), (id(3), 30)].into();
+        assert_eq!(settle(&mut waiting, id(1)), Some(10));
+        assert_eq!(settle(&mut waiting, id(3)), Some(30));
+        assert_eq!(settle(&mut waiting, id(3)), None, "twice");
+        assert_eq!(waiting, [(id(2), 20)]);
     }
 }

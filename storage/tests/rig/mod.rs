@@ -11,11 +11,14 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 32;
 /// The address of the first frame of a new log.
 pub(crate) const START: u64 = 4096;
 
+/// The secret of the logs here, unless a test is about it.
+pub(crate) const SECRET: u32 = 0x5ec7_e700;
+
 /// A frame's address and payload.
 pub(crate) type Frame = (u64, Vec<u8>);
 
 pub(crate) fn options(segment_bytes: u64) -> LogOptions {
-    LogOptions { segment_bytes, bytes_max: 0 }
+    LogOptions { segment_bytes, bytes_max: 0, secret: SECRET }
 }
 
 pub(crate) fn open_as(

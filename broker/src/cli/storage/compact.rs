@@ -83,6 +83,7 @@ fn write_alive(directory: &DataDirectory<'_>, kept: &Kept, staged: &Staged) -> O
             retain: message.at.retain,
             is_retained: false,
             expires_at: message.at.expires_at,
+            received: message.at.received,
             publisher: 0,
             topic_len: message.at.topic_len,
             properties_len: message.at.properties_len,

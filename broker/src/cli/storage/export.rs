@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use dunlin_queue::Time;
+use dunlin_queue::{Message, Time};
 
 use super::Outcome;
 use super::directory::{DataDirectory, Kept};
@@ -157,6 +157,7 @@ fn message_line(message: &ReadMessage) -> Outcome<MessageLine> {
         topic: topic.into(),
         qos: at.qos as u8,
         retain: at.retain,
+        received_at_ms: Message::time_of_receipt(at.received).as_millis(),
         expires_at_ms: millis(at.expires_at),
         properties: Some(described(properties)?),
         properties_base64: BASE64_STANDARD.encode(properties),

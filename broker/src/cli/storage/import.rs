@@ -217,7 +217,7 @@ impl Import {
     }
 
     fn message(&mut self, message: &CheckedMessage) -> Checked<()> {
-        let CheckedMessage { id, qos, retain, expires_at, ref content } = *message;
+        let CheckedMessage { id, qos, retain, expires_at, received, ref content } = *message;
         if !self.messages.insert(id) {
             return Err(format!("there is another message with the number {id}"));
         }
@@ -234,6 +234,7 @@ impl Import {
             retain,
             is_retained: false,
             expires_at,
+            received,
             publisher: 0,
             topic_len: content.topic_len,
             properties_len: content.properties_len,

@@ -115,6 +115,8 @@ pub(super) struct MessageLine {
     pub(super) topic: String,
     pub(super) qos: u8,
     pub(super) retain: bool,
+    /// To within a second.
+    pub(super) received_at_ms: u64,
     pub(super) expires_at_ms: Option<u64>,
     pub(super) properties: Option<Vec<PropertyLine>>,
     pub(super) properties_base64: String,

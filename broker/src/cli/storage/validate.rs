@@ -10,7 +10,7 @@ use dunlin_packets::{
     Connect, Frame, Packet, PacketId, Properties, Publish, QoS, SubscriptionOptions, VARINT_MAX,
     Version, Will, is_valid_filter, is_valid_topic,
 };
-use dunlin_queue::Time;
+use dunlin_queue::{Message, Time};
 use dunlin_router::Subscription;
 
 use super::line::{
@@ -33,6 +33,7 @@ pub(super) struct CheckedMessage {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) expires_at: Time,
+    pub(super) received: u32,
     pub(super) content: Content,
 }
 
@@ -95,6 +96,7 @@ pub(super) fn message(line: &MessageLine) -> Checked<CheckedMessage> {
         qos: qos(line.qos)?,
         retain: line.retain,
         expires_at: time(line.expires_at_ms),
+        received: Message::received_at(Time::from_millis(line.received_at_ms)),
         content: content(
             &line.topic,
             &line.properties_base64,

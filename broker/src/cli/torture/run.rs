@@ -115,7 +115,7 @@ impl Directory {
         if entries.next().is_some() {
             return Err(format!("{text} is not empty: what is in it would be taken for the run's"));
         }
-        // The broker must not take its directory for another if it changes its own.
+        // Absolute, whatever the broker's working directory.
         let path = path.canonicalize().map_err(|error| format!("cannot find {text}: {error}"))?;
         let log = PathBuf::from(format!("{}.log", path.display()));
         Ok(Self { path, log, is_temporary })
@@ -167,9 +167,8 @@ impl Course<'_> {
                 Extent::Calm(seconds) => u64::from(seconds) * 1000,
                 Extent::Kills(_) | Extent::Seconds(_) => LAST_LIFE_MS,
             };
-            if !self.shared.pause(last_life_ms) {
-                return Err("interrupted".into());
-            }
+            self.shared.pause(last_life_ms);
+            self.check_interrupted()?;
             self.shared.enter(Phase::LastRound);
             let publishers = self.join(publishers, &mut broker, LAST_ROUND_LIMIT_MS)?;
             // The last one publishes retained messages, which no subscriber of the audit gets.
@@ -193,13 +192,14 @@ impl Course<'_> {
             if self.is_last(begun) {
                 return Ok(broker);
             }
-            if random.one_in(LOOK_ONE_IN) {
+            // What is lost once is missing at every later look, and each waits for it.
+            let all_well = self.lives.looks.iter().all(|look| look.wrong.is_empty());
+            if random.one_in(LOOK_ONE_IN) && all_well {
                 self.look(&broker, life)?;
             }
             let life_ms = random.within(LIFE_MS);
-            if !self.shared.pause(life_ms) {
-                return Err("interrupted".into());
-            }
+            self.shared.pause(life_ms);
+            self.check_interrupted()?;
             if let Some(status) = broker.ended() {
                 return Err(format!("the broker ended by itself: {status}"));
             }
@@ -229,6 +229,9 @@ impl Course<'_> {
 
     /// Looks at the retained messages, while nobody kills the broker.
     fn look(&mut self, broker: &Running, life: u32) -> Result<(), String> {
+        if self.shared.phase() == Phase::Over {
+            return self.check_interrupted();
+        }
         match retained::check(self.shared, Address { life, port: broker.port }, life) {
             Ok(findings) => self.lives.looks.push(findings),
             Err(Broken::Closed(error)) => {
@@ -236,10 +239,11 @@ impl Course<'_> {
             }
             Err(Broken::Fault(text)) => self.lives.faults.push(text),
         }
-        if self.shared.phase() == Phase::Over {
-            return Err("interrupted".into());
-        }
-        Ok(())
+        self.check_interrupted()
+    }
+
+    fn check_interrupted(&self) -> Result<(), String> {
+        if self.shared.is_interrupted() { Err("interrupted".into()) } else { Ok(()) }
     }
 
     /// A line about the kill just done.
@@ -265,22 +269,18 @@ impl Course<'_> {
         limit_ms: u64,
     ) -> Result<Vec<T>, String> {
         let end = self.shared.now().plus_millis(limit_ms);
-        let mut in_time = true;
         while handles.iter().any(|handle| !handle.is_finished()) {
             if let Some(status) = broker.ended() {
                 return Err(format!("the broker ended by itself: {status}"));
             }
             if self.shared.now() >= end {
-                in_time = false;
                 self.lives.faults.push("clients did not come to an end in time".into());
                 self.shared.enter(Phase::Over);
                 break;
             }
             self.shared.pause(20);
         }
-        if in_time && self.shared.phase() == Phase::Over {
-            return Err("interrupted".into());
-        }
+        self.check_interrupted()?;
         let joined = handles.into_iter().map(ScopedJoinHandle::join);
         joined.map(|record| record.map_err(|_| "a client has panicked".into())).collect()
     }

@@ -96,8 +96,13 @@ impl Shared {
         }
     }
 
+    /// What a signal sets.
     pub(super) fn interrupted(&self) -> &Arc<AtomicBool> {
         &self.interrupted
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     pub(super) fn now(&self) -> Time {
@@ -105,7 +110,7 @@ impl Shared {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        if self.interrupted.load(Ordering::Relaxed) {
+        if self.is_interrupted() {
             return Phase::Over;
         }
         match self.phase.load(Ordering::SeqCst) {

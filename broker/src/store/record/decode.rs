@@ -82,6 +82,7 @@ impl<'a> Reader<'a> {
         let id = self.varint()?;
         let expires_at =
             if flags & HAS_EXPIRY == 0 { Time::NEVER } else { Time::from_millis(self.varint()?) };
+        let received = self.number()?;
         let is_retained = flags & IS_RETAINED != 0;
         let publisher = if is_retained { self.u64()? } else { 0 };
         let (topic_len, properties_len) = (self.number()?, self.number()?);
@@ -97,6 +98,7 @@ impl<'a> Reader<'a> {
             retain: flags & RETAIN != 0,
             is_retained,
             expires_at,
+            received,
             publisher,
             topic_len,
             properties_len,

@@ -62,6 +62,7 @@ impl MessageRecord<'_> {
         if self.expires_at != Time::NEVER {
             put_varint(self.expires_at.as_millis(), out);
         }
+        put_varint(u64::from(self.received), out);
         if self.is_retained {
             out.extend_from_slice(&self.publisher.to_le_bytes());
         }

@@ -117,6 +117,8 @@ pub struct MessageRecord<'a> {
     pub is_retained: bool,
     /// When it is not to be delivered any more.
     pub expires_at: Time,
+    /// When it came in, as the queue has it.
+    pub received: u32,
     /// Hash of the publisher's client identifier.
     pub publisher: u64,
     /// Bytes of the topic.

@@ -1,0 +1,29 @@
+//! Random clients against the whole broker, with seeds nobody has chosen. A seed that fails is
+//! printed: `cargo run -p dunlin-tests --release --bin simulate -- --seed <it>` shows it again.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use dunlin_tests::simulate::{Plan, run};
+
+fn plan(seed: u64) -> Plan {
+    Plan { seed, steps: 1000, workers: None, may_crash: false, is_verbose: false }
+}
+
+#[test]
+fn fresh_seeds_break_no_rule() {
+    let first = RandomState::new().hash_one(std::process::id()) >> 24;
+    println!("seeds from {first}");
+    for seed in first..first + 20 {
+        if let Err(failure) = run(&plan(seed)) {
+            panic!("{failure:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 1..=4 {
+        assert_eq!(run(&plan(seed)), run(&plan(seed)));
+    }
+}

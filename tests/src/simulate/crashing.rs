@@ -1,0 +1,68 @@
+//! The broker crashes, and what then is still certain: what it had acknowledged.
+
+use super::audit::{Auditor, Verdict};
+use super::publication::Stage;
+use super::session::{Life, timer_after};
+use super::world::World;
+
+impl World {
+    /// The broker ends in the middle of whatever it does, and another one starts from its disk.
+    pub(super) fn crash(&mut self) -> Verdict {
+        if self.random.percent(70) {
+            self.run_a_little()?;
+        }
+        let workers = self.random.pick(&[self.broker.workers(), self.broker.workers(), 1, 2, 3]);
+        self.broker.crash(workers, &mut self.random);
+        self.note(&format!("the broker crashes, and starts again with {workers} workers"));
+        for index in 0..self.clients.len() {
+            // Some of what had been sent still reaches the client.
+            let count = self.random.pick(&[0, 3, usize::MAX]);
+            self.read(index, count)?;
+            if let Some(link) = self.clients[index].link.take() {
+                self.digest = self.digest.rotate_left(7) ^ link.digest;
+                self.orphans.extend(&link.unsettled);
+            }
+        }
+        self.audit.on_crash();
+        // Nothing of before is under way any more.
+        for id in std::mem::take(&mut self.orphans) {
+            self.audit.on_settled(id, false);
+        }
+        Ok(())
+    }
+}
+
+impl Auditor {
+    /// Every connection has ended, and what was not acknowledged may have happened or not.
+    pub fn on_crash(&mut self) {
+        self.crashes += 1;
+        self.tick += 1;
+        let (tick, now_ms) = (self.tick, self.now_ms);
+        for client in 0..self.sessions.len() {
+            let session = &mut self.sessions[client];
+            // From the restart on, it is a session without a connection. Of one that had none, the
+            // broker may know only that much.
+            let latest_ms = timer_after(now_ms, session.expiry_s);
+            session.life = match session.life {
+                Life::None => Life::None,
+                Life::Online => Life::Offline { ends_min_ms: latest_ms, ends_max_ms: latest_ms },
+                Life::Offline { ends_min_ms, .. } => {
+                    Life::Offline { ends_min_ms, ends_max_ms: latest_ms }
+                }
+            };
+            // A replay is not kept: who subscribes again gets another.
+            session.owed_retained.clear();
+            if let Some(will) = session.will.take() {
+                let publication = self.publications.get_mut(will.publication);
+                if publication.stage == Stage::Kept {
+                    // It may be published now, later or not at all.
+                    publication.stage = Stage::Unclear;
+                    publication.sent = tick;
+                    publication.transmissions = 1;
+                }
+            }
+        }
+        self.forget_unacknowledged();
+        self.on_time(now_ms);
+    }
+}
