@@ -492,8 +492,8 @@ fn small_export() -> Vec<Value> {
         }),
         json!({
             "type": "message", "number": 4, "topic": "a/b", "qos": 1, "retain": false,
-            "expires_at_ms": null, "properties": null, "properties_base64": "",
-            "payload_base64": "aGVsbG8=",
+            "received_at_ms": 1_700_000_000_000_u64, "expires_at_ms": null, "properties": null,
+            "properties_base64": "", "payload_base64": "aGVsbG8=",
         }),
         json!({
             "type": "retained", "number": 5, "topic": "kept", "qos": 1,
@@ -863,6 +863,7 @@ fn random_log(data: &Path, random: &mut Random) {
             retain: random.one_in(2),
             is_retained: false,
             expires_at: random.time(),
+            received: random.below(1 << 32) as u32,
             publisher: 0,
             topic_len,
             properties_len,
