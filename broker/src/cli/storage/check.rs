@@ -36,8 +36,8 @@ pub(super) fn run(directory: &DataDirectory<'_>) -> Outcome<()> {
             let offset = segment.bytes - (segment.end - address);
             writeln!(
                 out,
-                "{name}: the frame at offset {offset} (address {address}) is as it was written, but \
-                 has records in it that this version cannot read"
+                "{name}: the frame at offset {offset} (address {address}) is as it was written, \
+                 but has records in it that this version cannot read"
             )?;
         }
         records += contents.records;

@@ -28,6 +28,7 @@ pub(super) fn run(directory: &DataDirectory<'_>, timeout_s: u32) -> Outcome<()> 
     if !directory.log().is_dir() {
         return Err(format!("there is no log in the data directory {}", directory.shown()).into());
     }
+    directory.check_owner()?;
     let (before, after) = match try_lock(&directory.path)? {
         Some(_lock) => rewrite(directory)?,
         None => ask(directory, timeout_s)?,

@@ -1,8 +1,10 @@
 //! Where everything is in a data directory.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dunlin_storage::CheckReport;
+use rustix::process::geteuid;
 
 use super::Outcome;
 use crate::config::Config;
@@ -58,6 +60,19 @@ impl<'a> DataDirectory<'a> {
         }
         let image = read_image(&self.log(), &snapshot, &report)?;
         Ok(Kept { snapshot, report, image })
+    }
+
+    /// Refuses to make files that the broker, who runs as another user, could not write to.
+    ///
+    /// # Errors
+    /// When the directory belongs to another user than the one that runs this.
+    pub(super) fn check_owner(&self) -> Outcome<()> {
+        let owner = std::fs::metadata(&self.path)?.uid();
+        if owner != geteuid().as_raw() {
+            let shown = self.shown();
+            return Err(format!("{shown} belongs to the user {owner}: run this as that one").into());
+        }
+        Ok(())
     }
 
     pub(super) fn shown(&self) -> std::path::Display<'_> {

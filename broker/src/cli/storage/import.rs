@@ -52,6 +52,7 @@ fn import_locked(
     input: impl BufRead,
     file: &Path,
 ) -> Outcome<Header> {
+    directory.check_owner()?;
     let Some(_lock) = try_lock(&directory.path)? else {
         return Err(format!("a broker uses the data directory {}", directory.shown()).into());
     };

@@ -2,7 +2,7 @@
 //!
 //! `log` is a whole log at any moment: the two are exchanged in one step, which a crash leaves done
 //! or not done. `log.new` is never needed: it is a log that was not finished, or the one from
-//! before. Whoever finds it removes it.
+//! before. The next one that is made removes it.
 
 use std::fs::File;
 use std::io;
@@ -29,6 +29,10 @@ impl Staged {
     pub(super) fn begin(directory: &DataDirectory<'_>) -> Outcome<Self> {
         let path = directory.path.join(STAGED_DIRECTORY);
         let staged = Self { data: directory.path.clone(), log: directory.log(), path };
+        if staged.log.is_symlink() {
+            // The link would be exchanged, and the log end up on another device.
+            return Err(format!("{} is a symbolic link", staged.log.display()).into());
+        }
         staged.remove()?;
         std::fs::create_dir(&staged.path)?;
         Ok(staged)

@@ -266,7 +266,7 @@ fn check_connect(client_id: &str, will: Option<&StoredWill>) -> Checked<()> {
         password: None,
     }
     .encode(&mut packet);
-    check_packet(&packet)
+    check_packet(&packet).map_err(|error| format!("client_id or will: {error}"))
 }
 
 fn content(
@@ -298,7 +298,7 @@ fn content(
         payload: b"",
     }
     .encode(Version::V5, &mut packet);
-    check_packet(&packet)?;
+    check_packet(&packet).map_err(|error| format!("topic or properties_base64: {error}"))?;
     let found = check_described(&properties, description)?;
     if found.iter().any(|property| matches!(property, PropertyLine::MessageExpiryInterval(_))) {
         return Err("properties_base64: an expiry belongs into expires_at_ms".into());
