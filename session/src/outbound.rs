@@ -5,8 +5,9 @@ use dunlin_packets::{Ack, AckKind, Delivery, Packet, PacketId, QoS};
 use dunlin_queue::{DropReason, Entry, InFlight, MessagePool, MessageRef, Stage};
 
 use crate::alias::Alias;
+use crate::changes::{note_done, note_finished};
 use crate::link::Link;
-use crate::session::{State, note_done};
+use crate::session::State;
 use crate::{Change, Context, Session};
 
 /// Payloads above this many bytes are not copied into the buffer but handed out, for a vectored
@@ -95,7 +96,7 @@ impl Session {
         match self.window.finish(id, cx.pool) {
             Some(Some(mut entry)) => {
                 if self.is_durable {
-                    note_done(&entry, cx.pool, cx.changes);
+                    note_finished(id, &entry, cx.pool, cx.changes);
                 }
                 if entry.qos == QoS::ExactlyOnce {
                     // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
@@ -138,9 +139,10 @@ impl Session {
                 None => return Polled::Idle,
             },
         };
-        if let Some(packet_id) = packet_id.filter(|_| is_recorded && id != 0) {
-            cx.changes.push(Change::Sent { packet_id, id });
-            if qos == QoS::ExactlyOnce {
+        let is_exactly_once = qos == QoS::ExactlyOnce;
+        if let Some(packet_id) = packet_id.filter(|_| is_recorded && (id != 0 || is_exactly_once)) {
+            cx.changes.push(Change::Sent { packet_id, id, is_exactly_once });
+            if is_exactly_once {
                 let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
                 self.window.push_held(packet_id, entry, cx.pool);
                 return Polled::Held(packet_id);
