@@ -5,8 +5,9 @@ use dunlin_packets::{Ack, AckKind, Delivery, Packet, PacketId, QoS};
 use dunlin_queue::{DropReason, Entry, InFlight, MessagePool, MessageRef, Stage};
 
 use crate::alias::Alias;
+use crate::changes::{note_done, note_finished};
 use crate::link::Link;
-use crate::session::{State, note_done};
+use crate::session::State;
 use crate::{Change, Context, Session};
 
 /// Payloads above this many bytes are not copied into the buffer but handed out, for a vectored
@@ -95,7 +96,7 @@ impl Session {
         match self.window.finish(id, cx.pool) {
             Some(Some(mut entry)) => {
                 if self.is_durable {
-                    note_done(&entry, cx.pool, cx.changes);
+                    note_finished(id, &entry, cx.pool, cx.changes);
                 }
                 if entry.qos == QoS::ExactlyOnce {
                     // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
@@ -163,7 +164,7 @@ impl Session {
             return Some(self.give_up(DropReason::TooOld, cx));
         }
         let (id, qos) = (message.id, entry.qos);
-        let is_recorded = self.is_durable && qos != QoS::AtMostOnce && id != 0;
+        let is_recorded = self.is_durable && qos != QoS::AtMostOnce;
         if is_recorded && cx.pool.is_held(&entry.message) {
             // Nobody gets what a crash could take back.
             return Some(Polled::Waiting(id));
@@ -178,7 +179,7 @@ impl Session {
             return None;
         }
         let Some(packet_id) = self.window.next_id() else { return Some(Polled::Idle) };
-        cx.changes.push(Change::Sent { packet_id, id });
+        cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: true });
         let entry = self.queue.pop(cx.pool)?;
         self.window.push_held(packet_id, entry, cx.pool);
         Some(Polled::Held(packet_id))
@@ -218,7 +219,7 @@ impl Session {
 fn note_sent(packet_id: PacketId, entry: &Entry, cx: &mut Context<'_>) {
     let id = cx.pool.get(&entry.message).id;
     if id != 0 {
-        cx.changes.push(Change::Sent { packet_id, id });
+        cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: false });
     }
 }
 

@@ -6,6 +6,7 @@ use dunlin_packets::{
 };
 use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, Time, Window};
 
+use crate::changes::note_done;
 use crate::link::Link;
 use crate::received::Received;
 use crate::{Change, LEVEL_PROPERTY, Limits, Offer, Will};
@@ -378,14 +379,5 @@ impl Session {
     /// client has taken a CONNACK.
     pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         self.link().is_none_or(|link| link.send(packet, out))
-    }
-}
-
-/// The session has no more to do with a message that it would have got after a crash.
-#[inline]
-pub(crate) fn note_done(entry: &Entry, pool: &MessagePool, changes: &mut Vec<Change>) {
-    let id = pool.get(&entry.message).id;
-    if id != 0 && entry.qos != QoS::AtMostOnce {
-        changes.push(Change::Done { id });
     }
 }

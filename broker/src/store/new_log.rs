@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_packets::QoS;
 use dunlin_queue::Time;
 use dunlin_router::Subscription;
 use dunlin_storage::{
@@ -76,7 +77,10 @@ impl<B: Backend> NewLog<B> {
         for (packet_id, delivery) in &session.in_flight {
             let packet_id = *packet_id;
             match delivery {
-                Some(StoredRef { id, .. }) => Record::Sent { sid, packet_id, id: *id },
+                Some(StoredRef { id, qos, .. }) => {
+                    let is_exactly_once = *qos == QoS::ExactlyOnce;
+                    Record::Sent { sid, packet_id, id: *id, is_exactly_once }
+                }
                 None => Record::Released { sid, packet_id, id: 0 },
             }
             .encode(frame);

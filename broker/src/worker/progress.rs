@@ -124,6 +124,11 @@ impl<T: Transport> Worker<T> {
         let position = if frame_address == 0 { 0 } else { frame_address + offset };
         self.pool.keep(&message, position);
         let id = self.pool.get(&message).id;
+        // It may have come back for a member of a group that lives elsewhere, as a copy.
+        if let Some(copy) = self.pool.find_logged(id) {
+            self.pool.keep(&copy, position);
+            self.pool.release(copy);
+        }
         let mut rest = tell;
         while rest != 0 {
             let worker = rest.trailing_zeros() as usize;

@@ -19,11 +19,20 @@ struct Draft {
     row: Option<Row>,
     subscriptions: BTreeMap<Box<str>, Subscription>,
     received: BTreeSet<PacketId>,
-    /// The message that was sent last under each identifier, and which record said so.
-    sent: BTreeMap<PacketId, (u64, u64)>,
+    /// The message that was sent last under each identifier.
+    sent: BTreeMap<PacketId, Sent>,
     /// Identifiers that wait for PUBCOMP, and which record said so.
     released: BTreeMap<PacketId, u64>,
     refs: BTreeMap<u64, (QoS, bool, Box<[u32]>)>,
+}
+
+/// What was sent under an identifier.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    id: u64,
+    is_exactly_once: bool,
+    /// Which record said so.
+    stamp: u64,
 }
 
 #[derive(Debug)]
@@ -190,13 +199,13 @@ impl Reading {
             Record::Unsubscribed { filter, .. } => {
                 draft.subscriptions.remove(filter);
             }
-            Record::Sent { packet_id, id, .. } => {
+            Record::Sent { packet_id, id, is_exactly_once, .. } => {
                 self.numbers.message = self.numbers.message.max(id + 1);
-                draft.sent.insert(packet_id, (id, stamp));
+                draft.sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
             }
             Record::Released { packet_id, id, .. } => {
                 // It keeps its place among those in flight.
-                let sent = draft.sent.get(&packet_id).map_or(stamp, |(_, sent)| *sent);
+                let sent = draft.sent.remove(&packet_id).map_or(stamp, |sent| sent.stamp);
                 draft.released.insert(packet_id, sent);
                 if id != 0 {
                     self.done(sid, id);
@@ -204,6 +213,7 @@ impl Reading {
             }
             Record::Completed { packet_id, .. } => {
                 draft.released.remove(&packet_id);
+                draft.sent.remove(&packet_id);
             }
             Record::Received { packet_id, .. } => {
                 draft.received.insert(packet_id);
@@ -259,11 +269,12 @@ fn finish_session(sid: u64, draft: Draft) -> Option<StoredSession> {
     for (packet_id, stamp) in &draft.released {
         in_flight.push((*stamp, *packet_id, None));
     }
-    for (packet_id, (id, stamp)) in draft.sent {
-        if !draft.released.contains_key(&packet_id)
-            && let Some(delivery) = take(id)
-        {
-            in_flight.push((stamp, packet_id, Some(delivery)));
+    for (packet_id, Sent { id, is_exactly_once, stamp }) in draft.sent {
+        let delivery = take(id);
+        // Without its message it ends with PUBREL: its client may know the identifier, and would
+        // take the next message under it for this one.
+        if delivery.is_some() || is_exactly_once {
+            in_flight.push((stamp, packet_id, delivery));
         }
     }
     in_flight.sort_unstable_by_key(|(stamp, ..)| *stamp);

@@ -67,7 +67,10 @@ impl<'a> Reader<'a> {
                 Record::Subscribed { sid, filter: self.text()?, options, identifier }
             }
             UNSUBSCRIBED => Record::Unsubscribed { sid, filter: self.text()? },
-            SENT => Record::Sent { sid, packet_id: self.packet_id()?, id: self.varint()? },
+            SENT | SENT_EXACTLY_ONCE => {
+                let (packet_id, id) = (self.packet_id()?, self.varint()?);
+                Record::Sent { sid, packet_id, id, is_exactly_once: kind == SENT_EXACTLY_ONCE }
+            }
             RELEASED => Record::Released { sid, packet_id: self.packet_id()?, id: self.varint()? },
             COMPLETED => Record::Completed { sid, packet_id: self.packet_id()? },
             DONE => Record::Done { sid, id: self.varint()? },
