@@ -72,6 +72,12 @@ impl<V> FilterMap<V> {
         self.table.find(self.hasher.hash_one(text), same).map(|&id| FilterId(id))
     }
 
+    /// Makes room for so many filters more.
+    pub fn reserve(&mut self, additional: usize) {
+        let Self { texts, entries, table, hasher, .. } = self;
+        table.reserve(additional, |&id| hasher.hash_one(texts.bytes(entries.get(id).text)));
+    }
+
     /// Enters a well-formed filter that is not in the map yet.
     pub fn insert(&mut self, filter: &str, value: V) -> FilterId {
         debug_assert!(self.find(filter).is_none(), "{filter} is in the map already");

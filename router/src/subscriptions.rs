@@ -244,6 +244,11 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// Makes room for so many filters more.
+    pub fn reserve(&mut self, additional: usize) {
+        self.filters.reserve(additional);
+    }
+
     /// Number of subscriptions.
     #[must_use]
     pub fn len(&self) -> usize {

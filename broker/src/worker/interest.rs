@@ -72,6 +72,11 @@ impl InterestView {
         Self { shared, worker, scratch: MatchScratch::default() }
     }
 
+    /// Makes room for so many filters more.
+    pub(super) fn reserve(&self, additional: usize) {
+        self.shared.interest.filters.write().reserve(additional);
+    }
+
     pub(super) fn add(&self, filter: &str) {
         self.shared.interest.add(filter, self.worker);
     }

@@ -15,6 +15,7 @@ impl<T: Transport> Worker<T> {
     /// [`Self::finish_restore`] follows, and only when all have done that may anything else happen:
     /// who publishes has to find everybody there.
     pub fn restore(&mut self, share: ImageShare) {
+        self.make_room(&share.sessions);
         for retained in &share.retained {
             self.restore_retained(retained);
         }
@@ -24,6 +25,19 @@ impl<T: Transport> Worker<T> {
         self.counters.retained = self.retained.len() as u64;
         self.count_sessions();
         self.post_mail();
+    }
+
+    /// Tables that grow a step at a time move everything at each of them.
+    fn make_room(&mut self, sessions: &[StoredSession]) {
+        let filters = sessions.iter().map(|session| session.subscriptions.len()).sum();
+        self.sessions.reserve(sessions.len());
+        self.subscriptions.reserve(filters);
+        if let Some(journal) = &mut self.journal {
+            journal.sessions.reserve(sessions.len());
+        }
+        if let Some(interest) = &self.interest {
+            interest.reserve(filters);
+        }
     }
 
     /// Takes members of share groups in whose sessions are on other workers.

@@ -87,6 +87,12 @@ impl Sessions {
         self.slots.len()
     }
 
+    /// Makes room for so many more.
+    pub(super) fn reserve(&mut self, additional: usize) {
+        self.slots.reserve(additional);
+        self.by_client.reserve(additional);
+    }
+
     pub(super) fn find(&self, client_id: &str) -> Option<SessionId> {
         self.by_client.get(client_id).copied()
     }

@@ -54,8 +54,8 @@ pub(super) struct Plan<T> {
     pub(super) publishers: Range<usize>,
     /// Messages in all; each publisher sends as many as the others.
     pub(super) count: usize,
-    /// Messages of one publisher that are unacknowledged, at most; at QoS 0 messages in all that are
-    /// undelivered, if somebody reads.
+    /// Messages of one publisher that are unacknowledged, at most; at QoS 0 messages in all that
+    /// are undelivered, if somebody reads.
     pub(super) window: usize,
     pub(super) is_reading: bool,
     pub(super) retain: bool,

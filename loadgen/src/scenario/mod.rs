@@ -38,8 +38,8 @@ pub(crate) struct Params {
     pub(crate) payload: usize,
     pub(crate) qos: u8,
     pub(crate) seconds: f64,
-    /// Messages of one publisher under way to its slowest subscriber, at most; where nobody is there
-    /// to get them, those that are unacknowledged.
+    /// Messages of one publisher under way to its slowest subscriber, at most; where nobody is
+    /// there to get them, those that are unacknowledged.
     pub(crate) window: usize,
     /// Messages, topics or filters in all, where a scenario ends by count; filters of each
     /// connection, where there are only connections.

@@ -13,8 +13,8 @@ use crate::client::{Deaf, Greeting};
 /// Sessions that come back at a time.
 const ARRIVING_MAX: usize = 100;
 
-/// Two phases: the messages are stored, and drained. For `Everybody` there is one topic, and what is
-/// stored is counted by deliveries; else every session has a topic of its own.
+/// Two phases: the messages are stored, and drained. For `Everybody` there is one topic, and what
+/// is stored is counted by deliveries; else every session has a topic of its own.
 pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
     let params = cx.params;
     let prefix = cx.prefix.clone();

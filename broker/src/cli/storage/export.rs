@@ -119,7 +119,7 @@ fn session_line(session: &StoredSession) -> Outcome<SessionLine> {
         online: session.was_online,
         expires_at_ms: millis(session.expires_at),
         will_at_ms: millis(session.will_at),
-        will: session.will.as_ref().map(will_line).transpose()?,
+        will: session.will.as_ref().map(|will| will_line(will)).transpose()?,
         subscriptions: subscriptions.collect(),
         received: session.received.iter().map(|packet_id| packet_id.get()).collect(),
         in_flight: in_flight.collect(),

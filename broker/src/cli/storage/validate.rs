@@ -78,7 +78,7 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
         was_online: line.online,
         expires_at: time(line.expires_at_ms),
         will_at: time(line.will_at_ms),
-        will,
+        will: will.map(Box::new),
         subscriptions,
         received,
         in_flight,

@@ -4,6 +4,7 @@
 //! it, and a session's own record behind those that belong to it. Nothing here depends on which of
 //! them comes first, but for records of one thing, of which the last holds.
 
+mod few;
 mod reading;
 
 use std::collections::HashMap;
@@ -75,7 +76,7 @@ pub struct StoredSession {
     /// When the will is published, unless it had a connection.
     pub will_at: Time,
     /// The will.
-    pub will: Option<StoredWill>,
+    pub will: Option<Box<StoredWill>>,
     /// What it subscribes to.
     pub subscriptions: Vec<(Box<str>, Subscription)>,
     /// QoS 2 publications of its client that have not been released.

@@ -1,12 +1,15 @@
 //! Record by record to an [`Image`].
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use ahash::RandomState;
 use dunlin_packets::{PacketId, QoS};
 use dunlin_queue::Time;
 use dunlin_router::Subscription;
 
+use super::few::FewMap;
 use super::{
     Image, StoredAt, StoredMessages, StoredRef, StoredRetained, StoredSession, StoredWill,
 };
@@ -16,14 +19,24 @@ use crate::store::record::{MessageRecord, Record, Records, SessionRecord, Unread
 /// A session while the log is being read.
 #[derive(Debug, Default)]
 struct Draft {
+    sid: u64,
     row: Option<Row>,
-    subscriptions: BTreeMap<Box<str>, Subscription>,
+    subscriptions: FewMap<Box<str>, Subscription>,
+    refs: FewMap<u64, Terms>,
+    flight: Option<Box<Flight>>,
+}
+
+/// How a message is to be delivered: at which QoS, with which RETAIN flag, for which subscriptions.
+type Terms = (QoS, bool, Box<[u32]>);
+
+/// What is on its way between a session and its client; few have anything.
+#[derive(Debug, Default)]
+struct Flight {
     received: BTreeSet<PacketId>,
     /// The message that was sent last under each identifier.
     sent: BTreeMap<PacketId, Sent>,
     /// Identifiers that wait for PUBCOMP, and which record said so.
     released: BTreeMap<PacketId, u64>,
-    refs: BTreeMap<u64, (QoS, bool, Box<[u32]>)>,
 }
 
 /// What was sent under an identifier.
@@ -42,7 +55,7 @@ struct Row {
     was_online: bool,
     expires_at: Time,
     will_at: Time,
-    will: Option<StoredWill>,
+    will: Option<Box<StoredWill>>,
 }
 
 impl From<&SessionRecord<'_>> for Row {
@@ -53,24 +66,61 @@ impl From<&SessionRecord<'_>> for Row {
             was_online: record.is_online,
             expires_at: record.expires_at,
             will_at: record.will_at,
-            will: record.will.map(|will| StoredWill {
-                topic: will.topic.into(),
-                properties: will.properties.into(),
-                payload: will.payload.into(),
-                qos: will.qos,
-                retain: will.retain,
-                delay_s: will.delay_s,
+            will: record.will.map(|will| {
+                Box::new(StoredWill {
+                    topic: will.topic.into(),
+                    properties: will.properties.into(),
+                    payload: will.payload.into(),
+                    qos: will.qos,
+                    retain: will.retain,
+                    delay_s: will.delay_s,
+                })
             }),
         }
+    }
+}
+
+/// A retained message in a set of them by topic, which it has in itself.
+#[derive(Debug)]
+struct ByTopic(StoredRetained);
+
+impl ByTopic {
+    fn topic(&self) -> &[u8] {
+        self.0.content.get(..self.0.topic_len as usize).unwrap_or_default()
+    }
+}
+
+impl Hash for ByTopic {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.topic().hash(hasher);
+    }
+}
+
+impl PartialEq for ByTopic {
+    fn eq(&self, other: &Self) -> bool {
+        self.topic() == other.topic()
+    }
+}
+
+impl Eq for ByTopic {}
+
+impl Borrow<[u8]> for ByTopic {
+    fn borrow(&self) -> &[u8] {
+        self.topic()
     }
 }
 
 /// What has been read so far.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    sessions: HashMap<u64, Draft, RandomState>,
+    /// Sessions in the order in which they came. One that has ended is empty.
+    drafts: Vec<Draft>,
+    /// Where each is, by number; and the last that was looked up, as records of one session come
+    /// together.
+    places: HashMap<u64, u32, RandomState>,
+    last: Option<(u64, u32)>,
     messages: StoredMessages,
-    retained: HashMap<Box<str>, StoredRetained, RandomState>,
+    retained: HashSet<ByTopic, RandomState>,
     /// Messages that a session was done with before they came.
     done: HashSet<(u64, u64), RandomState>,
     keys: Option<[u64; 4]>,
@@ -86,7 +136,7 @@ impl Reading {
             match record? {
                 Record::Message(message) => self.message(&message, records_at)?,
                 Record::RetainedGone { topic } => {
-                    self.retained.remove(topic);
+                    self.retained.remove(topic.as_bytes());
                 }
                 Record::Keys(keys) => self.keys = Some(keys),
                 Record::SessionEnd { sid } => self.session_end(sid),
@@ -105,12 +155,12 @@ impl Reading {
         let position = records_at + record.position as u64;
         let mut refs = 0;
         for delivery in record.refs.iter() {
-            if self.done.remove(&(delivery.sid, record.id)) {
+            if !self.done.is_empty() && self.done.remove(&(delivery.sid, record.id)) {
                 continue;
             }
             self.numbers.session = self.numbers.session.max(delivery.sid + 1);
             let terms = (delivery.qos, delivery.retain, delivery.identifiers.into_boxed_slice());
-            let draft = self.sessions.entry(delivery.sid).or_default();
+            let draft = self.draft(delivery.sid);
             refs += u32::from(draft.refs.insert(record.id, terms).is_none());
         }
         let stored = StoredAt {
@@ -143,23 +193,48 @@ impl Reading {
             content: record.content.into(),
         };
         let topic = record.content.get(..record.topic_len as usize).ok_or(Unreadable)?;
-        let topic = std::str::from_utf8(topic).map_err(|_| Unreadable)?;
-        self.retained.insert(topic.into(), retained);
+        std::str::from_utf8(topic).map_err(|_| Unreadable)?;
+        self.retained.replace(ByTopic(retained));
         Ok(())
+    }
+
+    /// The session of that number; a new one if it has not been heard of.
+    fn draft(&mut self, sid: u64) -> &mut Draft {
+        let place = match self.last {
+            Some((last, place)) if last == sid => place,
+            _ => {
+                let next = self.drafts.len() as u32;
+                let place = *self.places.entry(sid).or_insert(next);
+                if place == next {
+                    self.drafts.push(Draft { sid, ..Draft::default() });
+                }
+                self.last = Some((sid, place));
+                place
+            }
+        };
+        &mut self.drafts[place as usize]
     }
 
     fn session_end(&mut self, sid: u64) {
         self.numbers.session = self.numbers.session.max(sid + 1);
-        if let Some(draft) = self.sessions.remove(&sid) {
-            draft.refs.keys().for_each(|&id| self.let_go(id));
+        if let Some(place) = self.places.remove(&sid) {
+            self.last = None;
+            let draft = std::mem::take(&mut self.drafts[place as usize]);
+            self.let_go_all(draft);
         }
+    }
+
+    /// Deliveries to a session that is no more.
+    fn let_go_all(&mut self, draft: Draft) {
+        draft.refs.into_vec().iter().for_each(|(id, _)| self.let_go(*id));
     }
 
     fn done(&mut self, sid: u64, id: u64) {
         // The message may have been cleaned up before this record. Another one of its number would
         // be taken for done with.
         self.numbers.message = self.numbers.message.max(id + 1);
-        let draft = self.sessions.get_mut(&sid);
+        let place = self.places.get(&sid);
+        let draft = place.and_then(|&place| self.drafts.get_mut(place as usize));
         if draft.is_some_and(|draft| draft.refs.remove(&id).is_some()) {
             self.let_go(id);
         } else {
@@ -190,7 +265,7 @@ impl Reading {
         };
         self.numbers.session = self.numbers.session.max(sid + 1);
         let stamp = self.records;
-        let draft = self.sessions.entry(sid).or_default();
+        let draft = self.draft(sid);
         match change {
             Record::Session(row) => draft.row = Some(Row::from(&row)),
             Record::Subscribed { filter, options, identifier, .. } => {
@@ -200,26 +275,27 @@ impl Reading {
                 draft.subscriptions.remove(filter);
             }
             Record::Sent { packet_id, id, is_exactly_once, .. } => {
+                draft.flight().sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
                 self.numbers.message = self.numbers.message.max(id + 1);
-                draft.sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
             }
             Record::Released { packet_id, id, .. } => {
                 // It keeps its place among those in flight.
-                let sent = draft.sent.remove(&packet_id).map_or(stamp, |sent| sent.stamp);
-                draft.released.insert(packet_id, sent);
+                let flight = draft.flight();
+                let sent = flight.sent.remove(&packet_id).map_or(stamp, |sent| sent.stamp);
+                flight.released.insert(packet_id, sent);
                 if id != 0 {
                     self.done(sid, id);
                 }
             }
             Record::Completed { packet_id, .. } => {
-                draft.released.remove(&packet_id);
-                draft.sent.remove(&packet_id);
+                draft.flight().released.remove(&packet_id);
+                draft.flight().sent.remove(&packet_id);
             }
             Record::Received { packet_id, .. } => {
-                draft.received.insert(packet_id);
+                draft.flight().received.insert(packet_id);
             }
             Record::Freed { packet_id, .. } => {
-                draft.received.remove(&packet_id);
+                draft.flight().received.remove(&packet_id);
             }
             _ => {}
         }
@@ -227,30 +303,34 @@ impl Reading {
 
     /// What all records together say.
     pub(super) fn finish(mut self) -> Image {
-        let mut by_client: HashMap<Box<str>, u64, RandomState> = HashMap::default();
-        let mut sessions: Vec<StoredSession> = Vec::with_capacity(self.sessions.len());
-        let mut drafts: Vec<(u64, Draft)> =
-            std::mem::take(&mut self.sessions).into_iter().collect();
-        drafts.sort_unstable_by_key(|(sid, _)| *sid);
+        let mut drafts = std::mem::take(&mut self.drafts);
+        let known = drafts.iter().enumerate().filter(|(_, draft)| draft.sid != 0);
+        let mut order: Vec<(u64, u32)> =
+            known.map(|(place, draft)| (draft.sid, place as u32)).collect();
+        order.sort_unstable();
         // The newest first: of two with one client identifier it is the one that holds.
-        for (sid, draft) in drafts.into_iter().rev() {
-            let is_current =
-                draft.row.as_ref().is_some_and(|row| !by_client.contains_key(&row.client_id));
-            if !is_current {
+        let mut clients: HashSet<&str, RandomState> = HashSet::default();
+        clients.reserve(order.len());
+        let is_current = |&(_, place): &(u64, u32)| {
+            let row = drafts[place as usize].row.as_ref();
+            row.is_some_and(|row| clients.insert(&row.client_id))
+        };
+        let mut current: Vec<bool> = order.iter().rev().map(is_current).collect();
+        current.reverse();
+        drop(clients);
+        let mut sessions = Vec::with_capacity(order.len());
+        for (&(_, place), is_current) in order.iter().zip(current) {
+            let draft = std::mem::take(&mut drafts[place as usize]);
+            match is_current {
+                true => sessions.extend(finish_session(draft)),
                 // Deliveries that were on their way to a session while it ended.
-                draft.refs.keys().for_each(|&id| self.let_go(id));
-                continue;
-            }
-            if let Some(session) = finish_session(sid, draft) {
-                by_client.insert(session.client_id.clone(), sid);
-                sessions.push(session);
+                false => self.let_go_all(draft),
             }
         }
-        sessions.reverse();
         Image {
             sessions,
             messages: self.messages,
-            retained: self.retained.into_values().collect(),
+            retained: self.retained.into_iter().map(|retained| retained.0).collect(),
             keys: self.keys,
             numbers: self.numbers,
             records: self.records,
@@ -258,19 +338,23 @@ impl Reading {
     }
 }
 
-fn finish_session(sid: u64, draft: Draft) -> Option<StoredSession> {
+impl Draft {
+    fn flight(&mut self) -> &mut Flight {
+        self.flight.get_or_insert_default()
+    }
+}
+
+fn finish_session(draft: Draft) -> Option<StoredSession> {
     let row = draft.row?;
     let mut refs = draft.refs;
-    let mut take = |id: u64| {
-        let (qos, retain, identifiers) = refs.remove(&id)?;
-        Some(StoredRef { id, qos, retain, identifiers })
-    };
     let mut in_flight: Vec<(u64, PacketId, Option<StoredRef>)> = Vec::new();
-    for (packet_id, stamp) in &draft.released {
+    let Flight { received, sent, released } =
+        draft.flight.map(|flight| *flight).unwrap_or_default();
+    for (packet_id, stamp) in &released {
         in_flight.push((*stamp, *packet_id, None));
     }
-    for (packet_id, Sent { id, is_exactly_once, stamp }) in draft.sent {
-        let delivery = take(id);
+    for (packet_id, Sent { id, is_exactly_once, stamp }) in sent {
+        let delivery = refs.remove(&id).map(|terms| stored_ref((id, terms)));
         // Without its message it ends with PUBREL: its client may know the identifier, and would
         // take the next message under it for this one.
         if delivery.is_some() || is_exactly_once {
@@ -278,21 +362,21 @@ fn finish_session(sid: u64, draft: Draft) -> Option<StoredSession> {
         }
     }
     in_flight.sort_unstable_by_key(|(stamp, ..)| *stamp);
-    let queue = refs
-        .into_iter()
-        .map(|(id, (qos, retain, identifiers))| StoredRef { id, qos, retain, identifiers })
-        .collect();
     Some(StoredSession {
-        sid,
+        sid: draft.sid,
         client_id: row.client_id,
         expiry_s: row.expiry_s,
         was_online: row.was_online,
         expires_at: row.expires_at,
         will_at: row.will_at,
         will: row.will,
-        subscriptions: draft.subscriptions.into_iter().collect(),
-        received: draft.received.into_iter().collect(),
+        subscriptions: draft.subscriptions.into_vec(),
+        received: received.into_iter().collect(),
         in_flight: in_flight.into_iter().map(|(_, id, delivery)| (id, delivery)).collect(),
-        queue,
+        queue: refs.into_vec().into_iter().map(stored_ref).collect(),
     })
+}
+
+fn stored_ref((id, (qos, retain, identifiers)): (u64, Terms)) -> StoredRef {
+    StoredRef { id, qos, retain, identifiers }
 }
