@@ -828,7 +828,7 @@ impl Random {
             was_online: self.one_in(2),
             expires_at: self.time(),
             will_at: if will.is_some() { self.time() } else { Time::NEVER },
-            will,
+            will: will.map(Box::new),
             subscriptions,
             received: self.packet_ids(),
             in_flight,

@@ -121,10 +121,17 @@ impl Session {
         }
         let State::Online(link) = &mut self.state else { return Polled::Idle };
         let is_unusual = link.is_durable || message.is_absent() || cx.limits.queue_age_max_s != 0;
-        if is_unusual && let Some(polled) = self.poll_unusual(cx) {
-            return polled;
+        if is_unusual {
+            return self.poll_unusual(cx, out);
         }
+        self.poll_front(cx, out)
+    }
+
+    /// Sends the next message, which nothing keeps from being sent.
+    #[inline(always)]
+    fn poll_front(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
         let Some(entry) = self.queue.front() else { return Polled::Idle };
+        let qos = entry.qos;
         let State::Online(link) = &mut self.state else { return Polled::Idle };
         let packet_id = match qos {
             QoS::AtMostOnce => None,
@@ -143,9 +150,6 @@ impl Session {
         let head = (!copied).then(|| cx.pool.share(&entry.message));
         match packet_id {
             Some(packet_id) => {
-                if is_unusual && self.is_durable {
-                    note_sent(packet_id, &entry, cx);
-                }
                 self.window.push(packet_id, entry, cx.pool);
             }
             None => entry.release(cx.pool),
@@ -153,10 +157,29 @@ impl Session {
         head.map_or(Polled::Sent, Polled::SentHead)
     }
 
-    /// What may keep the next message from being sent beside its expiry and the window: its age,
-    /// the log. `None` when nothing does.
-    #[cold]
-    fn poll_unusual(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
+    /// As [`Self::poll_front`], where more than the expiry and the window may keep the message from
+    /// being sent, or something has to be written down.
+    #[inline(never)]
+    fn poll_unusual(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
+        if let Some(polled) = self.poll_kept_back(cx) {
+            return polled;
+        }
+        let Some(entry) = self.queue.front() else { return Polled::Idle };
+        let id = cx.pool.get(&entry.message).id;
+        let is_recorded = self.is_durable && id != 0 && entry.qos == QoS::AtLeastOnce;
+        let polled = self.poll_front(cx, out);
+        let is_sent = matches!(polled, Polled::Sent | Polled::SentHead(_));
+        if is_recorded
+            && is_sent
+            && let Some(packet_id) = self.window.last_id()
+        {
+            cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: false });
+        }
+        polled
+    }
+
+    /// What keeps the next message back: its age, the log. `None` when nothing does.
+    fn poll_kept_back(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
         let entry = self.queue.front()?;
         let message = cx.pool.get(&entry.message);
         let age_max_s = u64::from(cx.limits.queue_age_max_s);
@@ -212,14 +235,6 @@ impl Session {
         if let State::Online(link) = &mut self.state {
             link.resends = true;
         }
-    }
-}
-
-#[cold]
-fn note_sent(packet_id: PacketId, entry: &Entry, cx: &mut Context<'_>) {
-    let id = cx.pool.get(&entry.message).id;
-    if id != 0 {
-        cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: false });
     }
 }
 

@@ -9,7 +9,7 @@ use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, T
 use crate::changes::note_done;
 use crate::link::Link;
 use crate::received::Received;
-use crate::{Change, LEVEL_PROPERTY, Limits, Offer, Will};
+use crate::{Change, LEVEL_PROPERTY, Level, Limits, Offer, Will};
 
 /// What a session works with and does not own.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Outcome {
     /// What to answer.
     pub code: ReasonCode,
     /// How safe it is, for a client that wants to know: [`LEVEL_PROPERTY`].
-    pub level: &'static str,
+    pub level: Level,
 }
 
 /// What the end of a connection leaves to do.
@@ -334,7 +334,7 @@ impl Session {
         let ack = Ack { code, ..Ack::new(kind, id) };
         if !code.is_error() && self.link().is_some_and(|link| link.wants_levels) {
             let mut properties = PropertiesBuf::new();
-            properties.push(Property::UserProperty(LEVEL_PROPERTY, level));
+            properties.push(Property::UserProperty(LEVEL_PROPERTY, level.name()));
             if self.send(&Packet::Ack(Ack { properties: properties.as_properties(), ..ack }), out) {
                 return;
             }

@@ -141,7 +141,7 @@ impl<T: Transport> Worker<T> {
 
     /// Lets the bytes of a message go at the end of the turn, if they take room that others need.
     fn spill_later(&mut self, message: MessageRef) {
-        let is_over = self.pool.stats().live_bytes > self.shared.settings.durability.memory_bytes;
+        let is_over = self.pool.live_bytes() > self.shared.settings.durability.memory_bytes;
         match &mut self.journal {
             Some(journal) if is_over => journal.spillable.push(message),
             _ => self.pool.release(message),
