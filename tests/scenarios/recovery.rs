@@ -93,3 +93,20 @@ fn what_was_published_at_qos_0_and_is_upgraded_keeps_its_place() {
     sim.run();
     assert_eq!(subscriber.take(), ["PUBLISH t \"retained\" q2 id=1", "PUBLISH t \"not\" q2 id=2"]);
 }
+
+#[test]
+fn mqtt5_3_3_2_5_what_expires_while_its_packet_identifier_is_written_down_is_not_sent() {
+    let mut sim = durable(1);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 2).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let brief = Publishing::q2("t", "m", 1).with(Property::MessageExpiryInterval(1));
+    publisher.write(brief.v5());
+    sim.run_workers();
+    sim.run_storage_step();
+    // It is in flight, its identifier on the way to the log.
+    sim.run_workers();
+    subscriber.drop_connection(&mut sim);
+    sim.advance_s(2);
+    assert_eq!(what_came_back(&mut sim, "s"), [""; 0]);
+}
