@@ -199,8 +199,8 @@ impl Auditor {
         let routings = if publication.qos == 2 { 1 } else { publication.transmissions };
         let mut allowed = copies * routings + replays;
         if delivery.qos < 2 {
-            // The broker may have forgotten that it has sent it.
-            allowed += crashes - publication.crashes_before;
+            // The broker may have forgotten that it has sent them.
+            allowed *= 1 + crashes - publication.crashes_before;
         }
         let before = self.sessions[client].delivered.get(&id).copied().unwrap_or(0);
         if before >= allowed {
