@@ -125,3 +125,15 @@ fn a_message_that_came_to_a_session_on_two_ways_is_not_taken_for_one() {
     let mut sim = power_cut(sim, Settings::default());
     assert_eq!(what_came_back(&mut sim, "s"), ["PUBLISH t \"m\" q1 id=1 dup", "PUBREL 2"]);
 }
+
+#[test]
+fn a_session_that_was_to_end_with_its_next_connection_does_not_come_back() {
+    let mut sim = durable(1);
+    let client = Client::online(&mut sim, &persistent("s"));
+    client.drop_connection(&mut sim);
+    let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
+    assert!(client.take()[0].starts_with("CONNACK Success present"));
+    let mut sim = power_cut(sim, Settings::default());
+    let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
+    assert!(!client.take()[0].contains("present"));
+}
