@@ -179,7 +179,7 @@ fn two_brokers_do_not_share_a_port_or_a_data_directory() {
     let directory = directory.to_str().expect("a path of UTF-8");
     let first = Running::start(&["--data-dir", directory]);
     let address = format!("127.0.0.1:{}", first.port());
-    let second = output(&["--listen", &address]);
+    let second = output(&["--listen", &address, "--data-dir", ""]);
     assert!(String::from_utf8_lossy(&second.stderr).contains("cannot listen on"));
     let third = output(&["--listen", "127.0.0.1:0", "--data-dir", directory]);
     assert!(String::from_utf8_lossy(&third.stderr).contains("another broker uses"));
@@ -205,7 +205,7 @@ fn connections_above_the_limits_are_refused() {
     let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nmax_connections = 2\n";
     let path = file("connections.toml", text);
     let path = path.to_str().expect("a path of UTF-8");
-    let broker = Running::start_with(&["--config", path]);
+    let broker = Running::start_with(&["--config", path, "--data-dir", ""]);
     let connect = || std::net::TcpStream::connect(("127.0.0.1", broker.port())).expect("listens");
     let _held = [connect(), connect()];
     let mut third = connect();

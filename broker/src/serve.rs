@@ -171,6 +171,15 @@ fn split_image(
     kept.collect()
 }
 
+/// How the log is written, by the broker and by those who make one for it.
+pub(crate) fn log_options(config: &Config) -> LogOptions {
+    LogOptions {
+        segment_bytes: config.storage.segment_bytes,
+        bytes_max: 0,
+        secret: Shared::random_keys()[0] as u32,
+    }
+}
+
 /// Opens the log and reads all of it.
 fn open_store(config: &Config, workers: usize) -> io::Result<(StoreThreads, Image)> {
     let directory = Path::new(&config.data_dir).join(LOG_DIRECTORY);
@@ -178,14 +187,10 @@ fn open_store(config: &Config, workers: usize) -> io::Result<(StoreThreads, Imag
         io::Error::other(format!("{}: {problem}", directory.display()))
     };
     let backend = || DiskBackend::open(&directory).map_err(|error| failed(&error));
-    let options = LogOptions {
-        segment_bytes: config.storage.segment_bytes,
-        bytes_max: 0,
-        secret: Shared::random_keys()[0] as u32,
-    };
     let damage = if config.storage.skip_damage { Damage::Skip } else { Damage::Refuse };
     std::fs::create_dir_all(&directory)?;
-    let (log, opened) = Log::open(backend()?, options, damage).map_err(|error| failed(&error))?;
+    let (log, opened) =
+        Log::open(backend()?, log_options(config), damage).map_err(|error| failed(&error))?;
     for missing in &opened.missing {
         tracing::error!(%missing, "a part of what was kept is damaged, and left out");
     }

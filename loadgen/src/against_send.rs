@@ -141,7 +141,8 @@ fn publish() -> Vec<u8> {
 }
 
 fn through_broker(args: &AgainstSendArgs) -> io::Result<f64> {
-    let broker = Sender::start("dunlin", &["--listen", "127.0.0.1:0", "--workers", "1"])?;
+    let broker =
+        Sender::start("dunlin", &["--listen", "127.0.0.1:0", "--workers", "1", "--data-dir", ""])?;
     let mut receivers = Receivers::connect(broker.port, args.subscribers, |number, stream| {
         connect(&format!("subscriber-{number}"), stream)?;
         subscribe(stream)

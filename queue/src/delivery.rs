@@ -32,13 +32,15 @@ pub enum DropReason {
     RefusedByClient,
     /// It was in the log and could not be read back.
     Unreadable,
+    /// It had waited for longer than a queue keeps messages.
+    TooOld,
     /// It would have had to be kept, and the log took nothing: its publisher was told so.
     StorageRefused,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::QueueFullNewest,
         Self::QueueFullOldest,
         Self::QueueFullDisconnect,
@@ -50,6 +52,7 @@ impl DropReason {
         Self::RetainedLimit,
         Self::RefusedByClient,
         Self::Unreadable,
+        Self::TooOld,
         Self::StorageRefused,
     ];
 
@@ -68,6 +71,7 @@ impl DropReason {
             Self::RetainedLimit => "retained-limit",
             Self::RefusedByClient => "refused-by-client",
             Self::Unreadable => "unreadable",
+            Self::TooOld => "too-old",
             Self::StorageRefused => "storage-refused",
         }
     }

@@ -6,7 +6,7 @@
 //!                                                                     ◀── load ─────────┘
 //! ```
 
-use crate::{MessagePool, MessageRef, NotAMessage, StoredMessage};
+use crate::{Message, MessagePool, MessageRef, NotAMessage, StoredMessage};
 
 /// What is known of a message's record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +152,18 @@ impl MessagePool {
             self.stats.live_bytes += slot.message.len();
         }
         Ok(())
+    }
+
+    /// Takes the bytes of an absent message from one that came by mail and is the same.
+    pub(crate) fn take_bytes(&mut self, known: &MessageRef, message: &mut Message) {
+        let slot = &mut self.slots[known.0 as usize];
+        if slot.message.is_absent() {
+            // An answer to who has asked for them changes nothing any more.
+            self.stats.live_bytes += slot.message.len();
+            std::mem::swap(&mut slot.message, message);
+            // Until those who want it now have it.
+            slot.logged.is_pinned = true;
+        }
     }
 
     /// The message's bytes could not be read: whoever waits for it has to do without.

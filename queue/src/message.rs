@@ -39,6 +39,8 @@ pub struct StoredMessage<'a> {
     pub topic_len: u32,
     /// Bytes of the properties.
     pub properties_len: u32,
+    /// As [`Message::received`] gave it.
+    pub received: u32,
     /// Topic, properties and payload.
     pub content: Content<'a>,
 }
@@ -75,6 +77,8 @@ pub struct Message {
     absent_len: u32,
     /// Its number in the log, the same on every worker; 0 when it is in no log.
     pub id: u64,
+    /// When it came in, in units of 1024 milliseconds.
+    received: u32,
 }
 
 impl Default for Message {
@@ -85,6 +89,7 @@ impl Default for Message {
             properties_len: 0,
             absent_len: 0,
             id: 0,
+            received: 0,
             expires_at: Time::NEVER,
             publisher: 0,
             qos: QoS::AtMostOnce,
@@ -101,6 +106,7 @@ impl Message {
         self.qos = fields.qos;
         self.retain = fields.retain;
         (self.absent_len, self.id) = (0, 0);
+        self.received = ticks(now);
         self.bytes.clear();
         self.bytes.extend_from_slice(fields.topic.as_bytes());
         self.topic_len = self.bytes.len() as u32;
@@ -136,7 +142,7 @@ impl Message {
         let Self { bytes, topic_len, properties_len, expires_at, publisher, .. } = other;
         debug_assert!(!other.is_absent());
         self.bytes.clone_from(bytes);
-        (self.absent_len, self.id) = (0, other.id);
+        (self.absent_len, self.id, self.received) = (0, other.id, other.received);
         (self.topic_len, self.properties_len) = (*topic_len, *properties_len);
         (self.expires_at, self.publisher) = (*expires_at, *publisher);
         (self.qos, self.retain) = (other.qos, other.retain);
@@ -227,6 +233,7 @@ impl Message {
         (self.topic_len, self.properties_len) = (stored.topic_len, stored.properties_len);
         (self.expires_at, self.publisher) = (stored.expires_at, stored.publisher);
         (self.qos, self.retain, self.id) = (stored.qos, stored.retain, stored.id);
+        self.received = stored.received;
         Ok(())
     }
 
@@ -270,6 +277,31 @@ impl Message {
         (self.absent_len, self.id) = (0, 0);
     }
 
+    /// When it came in, to be stored.
+    #[must_use]
+    pub fn received(&self) -> u32 {
+        self.received
+    }
+
+    /// What [`Self::received`] says of a message that came in at `time`.
+    #[must_use]
+    pub fn received_at(time: Time) -> u32 {
+        ticks(time)
+    }
+
+    /// When a message came in of which [`Self::received`] says this.
+    #[must_use]
+    pub fn time_of_receipt(received: u32) -> Time {
+        Time::from_millis(u64::from(received) << TICK_BITS)
+    }
+
+    /// Seconds since it came in, to within one or two.
+    #[inline]
+    #[must_use]
+    pub fn waited_s(&self, now: Time) -> u64 {
+        (u64::from(ticks(now).wrapping_sub(self.received)) << TICK_BITS) / 1000
+    }
+
     /// Whether its time is over.
     #[inline]
     #[must_use]
@@ -283,4 +315,12 @@ impl Message {
     pub fn seconds_left(&self, now: Time) -> Option<u32> {
         (self.expires_at != Time::NEVER).then(|| self.expires_at.seconds_from(now))
     }
+}
+
+/// A unit of 1024 milliseconds: 32 bits last for a century.
+const TICK_BITS: u32 = 10;
+
+#[inline]
+fn ticks(time: Time) -> u32 {
+    (time.as_millis() >> TICK_BITS) as u32
 }

@@ -146,6 +146,20 @@ impl MessagePool {
         PoolStats { slots: self.slots.len(), ..self.stats }
     }
 
+    /// Messages that somebody holds.
+    #[inline]
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.stats.live
+    }
+
+    /// Bytes of those messages, as far as they are in memory.
+    #[inline]
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        self.stats.live_bytes
+    }
+
     /// A number that changes whenever a message is made: as long as it stays, a share's place means
     /// the same message.
     #[inline]
@@ -170,6 +184,7 @@ impl MessagePool {
         if message.id != 0
             && let Some(known) = self.find_logged(message.id)
         {
+            self.take_bytes(&known, message);
             return known;
         }
         let index = self.free_slot();

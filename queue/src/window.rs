@@ -99,6 +99,12 @@ impl Window {
         None
     }
 
+    /// The identifier that [`Self::next_id`] gave last.
+    #[must_use]
+    pub fn last_id(&self) -> Option<PacketId> {
+        PacketId::new(self.last_id)
+    }
+
     /// Takes back the identifier that [`Self::next_id`] gave last: nothing was sent under it.
     pub fn return_id(&mut self, id: PacketId) {
         self.last_id = id.get() - 1;

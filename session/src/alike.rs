@@ -95,7 +95,7 @@ impl Session {
         let is_alike = self.queue.iter().all(|entry| {
             let message = cx.pool.get(&entry.message);
             // What has an expiry says how much of it is left, and may have none.
-            let is_lasting = message.expires_at == Time::NEVER;
+            let is_lasting = message.expires_at == Time::NEVER && cx.limits.queue_age_max_s == 0;
             let is_small = message.payload().len() <= COPIED_PAYLOAD_MAX;
             let Some(likeness) = entry.likeness().filter(|_| is_lasting && is_small) else {
                 return false;

@@ -1,16 +1,19 @@
 //! What of a session's state has changed and has to outlive a crash, if the session does.
 
-use dunlin_packets::PacketId;
+use dunlin_packets::{PacketId, QoS};
+use dunlin_queue::{Entry, MessagePool};
 
 /// One change, to be written down by the owner of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A logged message was put in flight.
+    /// A message was put in flight.
     Sent {
         /// Its packet identifier.
         packet_id: PacketId,
-        /// The message's number in the log.
+        /// The message's number in the log; 0 for one at QoS 2 that is in none.
         id: u64,
+        /// At QoS 2.
+        is_exactly_once: bool,
     },
     /// PUBREC came for it: only PUBREL is sent from here on \[MQTT-4.3.3-4\]. The packet is held
     /// until [`Session::unhold`](crate::Session::unhold).
@@ -35,4 +38,26 @@ pub enum Change {
         /// Which one.
         packet_id: PacketId,
     },
+}
+
+/// The session has no more to do with a message that it would have got after a crash.
+#[inline]
+pub(crate) fn note_done(entry: &Entry, pool: &MessagePool, changes: &mut Vec<Change>) {
+    let id = pool.get(&entry.message).id;
+    if id != 0 && entry.qos != QoS::AtMostOnce {
+        changes.push(Change::Done { id });
+    }
+}
+
+/// A delivery in flight is over without PUBCOMP.
+pub(crate) fn note_finished(
+    packet_id: PacketId,
+    entry: &Entry,
+    pool: &MessagePool,
+    changes: &mut Vec<Change>,
+) {
+    note_done(entry, pool, changes);
+    if entry.qos == QoS::ExactlyOnce {
+        changes.push(Change::Completed { packet_id });
+    }
 }

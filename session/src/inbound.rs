@@ -6,9 +6,9 @@ use dunlin_packets::{
 };
 use dunlin_queue::{DropReason, MessageFields, MessageRef, Stage};
 
+use crate::changes::note_finished;
 use crate::link::Link;
 use crate::session::State;
-use crate::session::note_done;
 use crate::{Change, Context, Limits, Session};
 
 /// What the owner of the session has to do about a packet.
@@ -193,7 +193,7 @@ impl Session {
         match entry {
             Some(entry) => {
                 if self.is_durable {
-                    note_done(&entry, cx.pool, cx.changes);
+                    note_finished(id, &entry, cx.pool, cx.changes);
                 }
                 entry.release(cx.pool);
             }
@@ -213,12 +213,12 @@ impl Session {
         if let Some(Some(entry)) = released {
             let message_id = cx.pool.get(&entry.message).id;
             entry.release(cx.pool);
-            if self.is_durable && message_id != 0 {
+            if self.is_durable {
                 cx.changes.push(Change::Released { packet_id: id, id: message_id });
                 return self.window.hold_release(id);
             }
         }
-        if self.window.is_held(id) {
+        if self.is_durable && self.window.is_held(id) {
             // PUBREC came twice; the answer to the first is still being written down.
             return;
         }

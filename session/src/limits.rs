@@ -40,6 +40,8 @@ pub struct Limits {
     pub in_flight_bytes_max: usize,
     /// What waits for one client.
     pub queue: QueueLimits,
+    /// Seconds a message waits at most; 0 for as long as it takes. Not for retained messages.
+    pub queue_age_max_s: u32,
     /// Keep QoS 0 messages for a session without a connection.
     pub queue_qos0_offline: bool,
     /// What Response Information begins with; the client identifier follows. Empty for none.
@@ -70,6 +72,7 @@ impl Default for Limits {
                 bytes_max: 64 << 20,
                 policy: OverflowPolicy::DropNewest,
             },
+            queue_age_max_s: 0,
             queue_qos0_offline: false,
             response_topic_prefix: String::new(),
         }

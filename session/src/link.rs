@@ -17,6 +17,8 @@ pub(crate) struct Link {
     pub(crate) topic_alias_maximum: u16,
     /// Deliveries of an earlier connection have still to be sent again.
     pub(crate) resends: bool,
+    /// Its session outlives a crash: as `Session::is_durable`, where a delivery looks anyway.
+    pub(crate) is_durable: bool,
     /// Acknowledgements say how safe the message is.
     pub(crate) wants_levels: bool,
     pub(crate) last_received: Time,
@@ -33,6 +35,7 @@ impl Link {
             packet_bytes_max: offer.packet_bytes_max,
             topic_alias_maximum: offer.topic_alias_maximum.min(limits.outgoing_aliases_max),
             resends,
+            is_durable: false,
             wants_levels: offer.wants_levels,
             last_received: now,
             incoming: None,

@@ -5,8 +5,9 @@ use dunlin_packets::{Ack, AckKind, Delivery, Packet, PacketId, QoS};
 use dunlin_queue::{DropReason, Entry, InFlight, MessagePool, MessageRef, Stage};
 
 use crate::alias::Alias;
+use crate::changes::{note_done, note_finished};
 use crate::link::Link;
-use crate::session::{State, note_done};
+use crate::session::State;
 use crate::{Change, Context, Session};
 
 /// Payloads above this many bytes are not copied into the buffer but handed out, for a vectored
@@ -95,7 +96,7 @@ impl Session {
         match self.window.finish(id, cx.pool) {
             Some(Some(mut entry)) => {
                 if self.is_durable {
-                    note_done(&entry, cx.pool, cx.changes);
+                    note_finished(id, &entry, cx.pool, cx.changes);
                 }
                 if entry.qos == QoS::ExactlyOnce {
                     // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
@@ -114,23 +115,24 @@ impl Session {
         if qos != QoS::AtMostOnce && !self.window_has_room(cx) {
             return Polled::Idle;
         }
-        let is_recorded = self.is_durable && qos != QoS::AtMostOnce;
-        if is_recorded && cx.pool.is_held(&entry.message) {
-            // Nobody gets what a crash could take back.
-            return Polled::Waiting(cx.pool.get(&entry.message).id);
-        }
-        let State::Online(link) = &mut self.state else { return Polled::Idle };
         let message = cx.pool.get(&entry.message);
         if message.is_expired(cx.now) {
             return self.give_up(DropReason::Expired, cx);
         }
-        let id = message.id;
-        if message.is_absent() {
-            if cx.pool.is_lost(&entry.message) {
-                return self.give_up(DropReason::Unreadable, cx);
-            }
-            return Polled::Absent;
+        let State::Online(link) = &mut self.state else { return Polled::Idle };
+        let is_unusual = link.is_durable || message.is_absent() || cx.limits.queue_age_max_s != 0;
+        if is_unusual {
+            return self.poll_unusual(cx, out);
         }
+        self.poll_front(cx, out)
+    }
+
+    /// Sends the next message, which nothing keeps from being sent.
+    #[inline(always)]
+    fn poll_front(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
+        let Some(entry) = self.queue.front() else { return Polled::Idle };
+        let qos = entry.qos;
+        let State::Online(link) = &mut self.state else { return Polled::Idle };
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => match self.window.next_id() {
@@ -138,14 +140,6 @@ impl Session {
                 None => return Polled::Idle,
             },
         };
-        if let Some(packet_id) = packet_id.filter(|_| is_recorded && id != 0) {
-            cx.changes.push(Change::Sent { packet_id, id });
-            if qos == QoS::ExactlyOnce {
-                let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
-                self.window.push_held(packet_id, entry, cx.pool);
-                return Polled::Held(packet_id);
-            }
-        }
         let Some(copied) = encode(link, entry, packet_id, false, cx, out) else {
             if let Some(id) = packet_id {
                 self.window.return_id(id);
@@ -155,10 +149,63 @@ impl Session {
         let Some(entry) = self.queue.pop(cx.pool) else { return Polled::Idle };
         let head = (!copied).then(|| cx.pool.share(&entry.message));
         match packet_id {
-            Some(id) => self.window.push(id, entry, cx.pool),
+            Some(packet_id) => {
+                self.window.push(packet_id, entry, cx.pool);
+            }
             None => entry.release(cx.pool),
         }
         head.map_or(Polled::Sent, Polled::SentHead)
+    }
+
+    /// As [`Self::poll_front`], where more than the expiry and the window may keep the message from
+    /// being sent, or something has to be written down.
+    #[inline(never)]
+    fn poll_unusual(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
+        if let Some(polled) = self.poll_kept_back(cx) {
+            return polled;
+        }
+        let Some(entry) = self.queue.front() else { return Polled::Idle };
+        let id = cx.pool.get(&entry.message).id;
+        let is_recorded = self.is_durable && id != 0 && entry.qos == QoS::AtLeastOnce;
+        let polled = self.poll_front(cx, out);
+        let is_sent = matches!(polled, Polled::Sent | Polled::SentHead(_));
+        if is_recorded
+            && is_sent
+            && let Some(packet_id) = self.window.last_id()
+        {
+            cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: false });
+        }
+        polled
+    }
+
+    /// What keeps the next message back: its age, the log. `None` when nothing does.
+    fn poll_kept_back(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
+        let entry = self.queue.front()?;
+        let message = cx.pool.get(&entry.message);
+        let age_max_s = u64::from(cx.limits.queue_age_max_s);
+        if age_max_s != 0 && !entry.retain && message.waited_s(cx.now) > age_max_s {
+            return Some(self.give_up(DropReason::TooOld, cx));
+        }
+        let (id, qos) = (message.id, entry.qos);
+        let is_recorded = self.is_durable && qos != QoS::AtMostOnce;
+        if is_recorded && cx.pool.is_held(&entry.message) {
+            // Nobody gets what a crash could take back.
+            return Some(Polled::Waiting(id));
+        }
+        if message.is_absent() && cx.pool.is_lost(&entry.message) {
+            return Some(self.give_up(DropReason::Unreadable, cx));
+        }
+        if message.is_absent() {
+            return Some(Polled::Absent);
+        }
+        if !is_recorded || qos != QoS::ExactlyOnce {
+            return None;
+        }
+        let Some(packet_id) = self.window.next_id() else { return Some(Polled::Idle) };
+        cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: true });
+        let entry = self.queue.pop(cx.pool)?;
+        self.window.push_held(packet_id, entry, cx.pool);
+        Some(Polled::Held(packet_id))
     }
 
     fn window_has_room(&self, cx: &Context<'_>) -> bool {

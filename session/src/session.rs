@@ -6,9 +6,10 @@ use dunlin_packets::{
 };
 use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, Time, Window};
 
+use crate::changes::note_done;
 use crate::link::Link;
 use crate::received::Received;
-use crate::{Change, LEVEL_PROPERTY, Limits, Offer, Will};
+use crate::{Change, LEVEL_PROPERTY, Level, Limits, Offer, Will};
 
 /// What a session works with and does not own.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub struct Outcome {
     /// What to answer.
     pub code: ReasonCode,
     /// How safe it is, for a client that wants to know: [`LEVEL_PROPERTY`].
-    pub level: &'static str,
+    pub level: Level,
 }
 
 /// What the end of a connection leaves to do.
@@ -158,7 +159,9 @@ impl Session {
         self.received.restart();
         self.window.restart();
         let resend = !self.window.is_empty();
-        self.state = State::Online(Link::new(&offer, cx.limits, resend, cx.now));
+        let mut link = Link::new(&offer, cx.limits, resend, cx.now);
+        link.is_durable = self.is_durable;
+        self.state = State::Online(link);
     }
 
     /// Ends the connection. The will goes out unless the client took it back
@@ -254,9 +257,9 @@ impl Session {
             dropped(DropReason::OfflineQos0);
             return false;
         }
-        let (is_durable, changes) = (self.is_durable, &mut *cx.changes);
+        let (is_durable, changes) = (&self.is_durable, &mut *cx.changes);
         self.queue.push(entry, limits, cx.pool, |reason, entry, pool| {
-            if reason == DropReason::QueueFullOldest && is_durable {
+            if reason == DropReason::QueueFullOldest && *is_durable {
                 note_done(entry, pool, changes);
             }
             dropped(reason);
@@ -331,7 +334,7 @@ impl Session {
         let ack = Ack { code, ..Ack::new(kind, id) };
         if !code.is_error() && self.link().is_some_and(|link| link.wants_levels) {
             let mut properties = PropertiesBuf::new();
-            properties.push(Property::UserProperty(LEVEL_PROPERTY, level));
+            properties.push(Property::UserProperty(LEVEL_PROPERTY, level.name()));
             if self.send(&Packet::Ack(Ack { properties: properties.as_properties(), ..ack }), out) {
                 return;
             }
@@ -376,14 +379,5 @@ impl Session {
     /// client has taken a CONNACK.
     pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         self.link().is_none_or(|link| link.send(packet, out))
-    }
-}
-
-/// The session has no more to do with a message that it would have got after a crash.
-#[inline]
-pub(crate) fn note_done(entry: &Entry, pool: &MessagePool, changes: &mut Vec<Change>) {
-    let id = pool.get(&entry.message).id;
-    if id != 0 && entry.qos != QoS::AtMostOnce {
-        changes.push(Change::Done { id });
     }
 }

@@ -26,6 +26,9 @@ impl Session {
     /// waits until that is.
     pub fn set_durable(&mut self, is_durable: bool) {
         self.is_durable = is_durable;
+        if let State::Online(link) = &mut self.state {
+            link.is_durable = is_durable;
+        }
     }
 
     /// What is to be written down of it.

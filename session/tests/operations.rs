@@ -12,7 +12,7 @@ use dunlin_packets::{
     VARINT_MAX, Version,
 };
 use dunlin_queue::{Entry, Identifiers, MessageFields, MessagePool, Time};
-use dunlin_session::{Action, Alike, Context, Limits, Offer, Outcome, Polled, Session};
+use dunlin_session::{Action, Alike, Context, Level, Limits, Offer, Outcome, Polled, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -284,7 +284,7 @@ impl Model {
             self.routed += 1;
             let id = packet_id.expect("not QoS 0");
             let code = dunlin_packets::ReasonCode::Success;
-            self.session.acknowledge(id, Outcome { qos, code, level: "memory" }, &mut out);
+            self.session.acknowledge(id, Outcome { qos, code, level: Level::Memory }, &mut out);
         }
         out
     }

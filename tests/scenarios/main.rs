@@ -21,6 +21,7 @@ mod packet_size;
 mod properties;
 mod publishing;
 mod qos2;
+mod recovery;
 mod resume;
 mod retained;
 mod session_life;

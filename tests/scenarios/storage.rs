@@ -271,3 +271,19 @@ fn what_a_share_group_has_not_delivered_survives_wherever_its_members_are() {
         assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{workers} workers");
     }
 }
+
+#[test]
+fn what_has_waited_for_too_long_is_dropped_and_counted_over_a_restart_as_well() {
+    let mut settings = Settings::default();
+    settings.limits.queue_age_max_s = 100;
+    let mut sim = Sim::with_disk(1, settings.clone(), SimDisk::default(), 7);
+    offline_subscriber(&mut sim, "s", "t/#");
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publish_many(&mut sim, &publisher, "t/x", 0, 1);
+    sim.advance_s(60);
+    publish_many(&mut sim, &publisher, "t/x", 1, 1);
+    let mut sim = Sim::with_disk(1, settings, sim.crash(1), 7);
+    sim.advance_s(50);
+    assert_eq!(drain(&mut sim, "s"), [1]);
+    assert_eq!(sim.stats().dropped[dunlin_queue::DropReason::TooOld as usize], 1);
+}

@@ -218,6 +218,7 @@ fn write_log(args: &Args, directory: &Path) -> io::Result<u64> {
             retain: is_retained,
             is_retained,
             expires_at: Time::NEVER,
+            received: 0,
             publisher: 0,
             topic_len: topic.len() as u32,
             properties_len: 0,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use dunlin_packets::{QoS, Version};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 
+use super::storage::StorageArgs;
 use super::torture::TortureArgs;
 use crate::config::Sources;
 
@@ -21,6 +22,8 @@ Usage:
                                        publish; without -m, each line of standard input
   dunlin sub -t FILTER... [-c COUNT] [-v] [CLIENT OPTIONS]
                                        subscribe and print payloads, -v with topics
+  dunlin storage COMMAND [STORAGE OPTIONS]
+                                       look at what is kept on disk, save it, tidy it up
   dunlin torture [TORTURE OPTIONS]     kill a broker of its own again and again, and audit that
                                        nothing it acknowledged is lost or doubled
   dunlin --version
@@ -38,6 +41,17 @@ Client options:
   -i, --id ID        [assigned]        -V, --mqtt 3|4|5      [5]
   -u, --user NAME                      -P, --password TEXT
   -k, --keep-alive SECONDS [60]
+
+Storage commands, for the data directory of a broker that runs or does not:
+  check                                read everything, and say what is damaged
+  stats [--json]                       what is in it, and what it takes
+  export [-o FILE]                     all of it, one JSON object a line
+  import FILE                          what export wrote, or - for standard input, into a data
+                                       directory that has nothing in it; not while a broker runs
+  compact [--timeout SECONDS]          give the space back of what is done with; a broker that
+                                       runs is asked to, and waited for [600]
+Storage options:
+  --data-dir DIR, --config FILE, --set NAME=VALUE, as for serve
 
 Torture options:
   --kills N          [20]              --seconds S           instead, or with --kills 0
@@ -61,6 +75,8 @@ pub enum Command {
     Publish(PublishArgs),
     /// Subscribe as a client.
     Subscribe(SubscribeArgs),
+    /// Look at, save or tidy up what is kept.
+    Storage(StorageArgs),
     /// Kill a broker again and again, and audit it.
     Torture(TortureArgs),
     /// Print a text and exit.
@@ -118,6 +134,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt
         "config" => parse_config(&mut parser),
         "pub" => parse_publish(&mut parser),
         "sub" => parse_subscribe(&mut parser),
+        "storage" => parse_storage(&mut parser),
         "torture" => parse_torture(&mut parser),
         "help" => Ok(Command::Print(HELP.into())),
         other => Err(format!("there is no command \"{other}\"; see dunlin --help").into()),
@@ -150,6 +167,11 @@ fn parse_serve(
         }
     }
     Ok(command(sources))
+}
+
+fn parse_storage(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let args = StorageArgs::parse(parser)?;
+    Ok(args.map_or_else(|| Command::Print(HELP.into()), Command::Storage))
 }
 
 fn parse_torture(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {

@@ -2,9 +2,12 @@
 
 mod args;
 mod client;
+mod lock;
 mod run;
+mod storage;
 mod torture;
 
 pub use args::{Command, parse};
 pub use run::run;
+pub use storage::StorageArgs;
 pub use torture::TortureArgs;

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::args::Command;
-use super::{client, torture};
+use super::lock::try_lock;
+use super::{client, storage, torture};
 use crate::config::{Config, LogConfig, Sources, default_file};
 use crate::serve::Broker;
 
@@ -30,6 +30,11 @@ pub fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::PrintDefaultConfig => print(&default_file()),
         Command::Publish(args) => Ok(client::publish(&args)?),
         Command::Subscribe(args) => Ok(client::subscribe(&args)?),
+        Command::Storage(args) => {
+            raise_file_limit();
+            let config = Config::load(&with_environment(args.sources))?;
+            storage::run(&args.task, &config)
+        }
         Command::Torture(args) => torture::run(&args),
         Command::Print(text) => print(&text),
     }
@@ -96,9 +101,8 @@ fn lock_data_dir(data_dir: &str) -> Result<Option<File>, Box<dyn Error>> {
     let directory = Path::new(data_dir);
     std::fs::create_dir_all(directory)
         .map_err(|error| format!("cannot make the data directory {data_dir}: {error}"))?;
-    let file = File::create(directory.join("dunlin.lock"))
-        .map_err(|error| format!("cannot write to the data directory {data_dir}: {error}"))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| format!("another broker uses the data directory {data_dir}"))?;
-    Ok(Some(file))
+    match try_lock(directory)? {
+        Some(file) => Ok(Some(file)),
+        None => Err(format!("another broker uses the data directory {data_dir}").into()),
+    }
 }

@@ -184,6 +184,11 @@ pub(super) const TABLE: &[Spec] = &[
         &mut c.settings.limits.queue.bytes_max
     })
     .within(1..=BYTES_MAX),
+    option(
+        "queue.max_age_s",
+        "Seconds a message waits for one client at most, to within two; 0: as long as it takes.",
+        |c| &mut c.settings.limits.queue_age_max_s,
+    ),
     option("queue.when_full", "drop-newest, drop-oldest or disconnect.", |c| {
         &mut c.settings.limits.queue.policy
     }),

@@ -86,6 +86,14 @@ impl<F: ReadFile> Cleaner<F> {
         self.done.iter().any(|&done| done < self.chunk)
     }
 
+    /// Whether a segment can be removed when the workers know that the log is synced up to
+    /// `announced`.
+    pub(super) fn is_clean(&self, announced: u64) -> bool {
+        self.segment.as_ref().is_some_and(|segment| segment.is_read)
+            && !self.is_waiting()
+            && announced >= self.done_at
+    }
+
     /// Removes the segment that is cleaned up, if the workers know where everything is that was in
     /// it. Says how many went.
     pub(super) fn remove_clean<B: Backend<File = F>>(
@@ -93,10 +101,7 @@ impl<F: ReadFile> Cleaner<F> {
         log: &mut Log<B>,
         announced: u64,
     ) -> Result<u64, LogError> {
-        let is_clean = self.segment.as_ref().is_some_and(|segment| segment.is_read)
-            && !self.is_waiting()
-            && announced >= self.done_at;
-        if !is_clean {
+        if !self.is_clean(announced) {
             return Ok(0);
         }
         let Some(segment) = self.segment.take() else { return Ok(0) };

@@ -15,9 +15,11 @@
 
 mod cleaner;
 mod image;
+mod new_log;
 mod port;
 mod reader;
 pub mod record;
+mod snapshot;
 mod threads;
 mod writer;
 
@@ -26,7 +28,9 @@ pub use image::{
     Image, ImageError, ImageShare, StoredAt, StoredMessages, StoredRef, StoredRetained,
     StoredSession, StoredWill,
 };
+pub use new_log::{Deliveries, NewLog};
 pub use port::{LogFigures, LogPort, LogState, Numbers, Submission};
 pub use reader::{Loaded, Reader, Wanted};
+pub use snapshot::{Snapshot, SnapshotFile};
 pub use threads::{COMPACT_REQUEST, RunningStore, StoreThreads};
 pub use writer::{Step, Writer, WriterOptions};

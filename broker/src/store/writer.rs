@@ -123,7 +123,10 @@ impl<B: Backend> Writer<B> {
         self.publish_figures();
         step.is_news = before != self.port.progress() || state != self.port.state();
         let has_next = self.waiting.first_key_value().is_some_and(|(&at, _)| at == self.log.end());
-        step.more = step.chunk.is_none() && has_next && self.retry_at <= now;
+        let may_go_on = has_next && self.retry_at <= now;
+        // When the workers have been told, which is now, the segment can go.
+        let may_remove = self.cleaner.is_clean(self.log.durable());
+        step.more = step.chunk.is_none() && (may_go_on || may_remove);
         step
     }
 

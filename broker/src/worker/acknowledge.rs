@@ -53,7 +53,7 @@ impl<T: Transport> Worker<T> {
         let must_wait = level != Level::Memory || journal.has_answers(publisher.conn);
         let is_held = must_wait
             && journal.hold_answer(publisher.conn, |out| {
-                session.acknowledge(packet_id, Outcome { qos, code, level: level.name() }, out);
+                session.acknowledge(packet_id, Outcome { qos, code, level }, out);
             });
         if is_held {
             self.counters.acknowledged[level as usize] += 1;

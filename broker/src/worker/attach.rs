@@ -194,6 +194,10 @@ impl<T: Transport> Worker<T> {
         conn.phase = Phase::Closing { until };
         conn.pauses = 0;
         self.buffers.give_back(&mut conn.input);
+        if let Some(journal) = &mut self.journal {
+            // Nothing follows a DISCONNECT [MQTT-3.14.4-1], an answer that waits neither.
+            journal.held.remove(&id);
+        }
         conn.has_timer = true;
         self.timers.add(until, Timer::Conn(id));
         self.mark_dirty(id);

@@ -17,7 +17,7 @@ impl<T: Transport> Worker<T> {
     /// Asks for the next messages of a session that are not in memory. It goes on when they are.
     pub(super) fn load_backlog(&mut self, session: SessionId) {
         let memory_bytes = self.shared.settings.durability.memory_bytes;
-        let is_short = self.pool.stats().live_bytes > 2 * memory_bytes;
+        let is_short = self.pool.live_bytes() > 2 * memory_bytes;
         let messages_max = if is_short { LOAD_MESSAGES_SHORT } else { LOAD_MESSAGES };
         let slot = self.sessions.get(session);
         let in_flight = slot.session.window().iter().filter(|slot| !slot.sent);

@@ -12,8 +12,8 @@ use super::{Transport, Worker};
 use crate::store::Chunk;
 use crate::store::record::{MessageRecord, Record, Records, Ref, Refs, put_ref};
 
-/// Deliveries in a chunk that sessions of this worker may still wait for.
-type Deliveries = BTreeMap<u64, Vec<(u64, Ref)>>;
+/// Deliveries in a chunk that sessions of this worker may still wait for, by session and message.
+type Deliveries = BTreeMap<u64, BTreeMap<u64, Ref>>;
 
 impl<T: Transport> Worker<T> {
     /// Writes down again what is alive in a chunk, and says with this turn's frame that this is
@@ -27,12 +27,15 @@ impl<T: Transport> Worker<T> {
                 self.look_at(&record, *records_at, &mut deliveries);
             }
         }
-        let alive = self.alive_deliveries(deliveries);
-        for (records_at, frame) in &chunk.frames {
+        let mut alive = self.alive_deliveries(deliveries);
+        for (_, frame) in &chunk.frames {
             for record in Records::new(frame) {
                 let Ok(Record::Message(message)) = record else { continue };
-                if !message.is_retained {
-                    self.move_message(&message, *records_at, &alive);
+                // Once, whatever other records of it there are: its deliveries are together now.
+                if !message.is_retained
+                    && let Some(refs) = alive.remove(&message.id)
+                {
+                    self.move_message(&message, &refs);
                 }
             }
         }
@@ -49,7 +52,7 @@ impl<T: Transport> Worker<T> {
                 for delivery in message.refs.iter() {
                     if journal.sessions.contains_key(&delivery.sid) {
                         let of_session = deliveries.entry(delivery.sid).or_default();
-                        of_session.push((message.id, delivery));
+                        of_session.insert(message.id, delivery);
                     }
                 }
             }
@@ -126,15 +129,8 @@ impl<T: Transport> Worker<T> {
         in_flight.chain(session.queue().iter().map(number)).collect()
     }
 
-    fn move_message(
-        &mut self,
-        record: &MessageRecord<'_>,
-        records_at: u64,
-        alive: &BTreeMap<u64, Vec<u8>>,
-    ) {
-        let Some(refs) = alive.get(&record.id) else { return };
+    fn move_message(&mut self, record: &MessageRecord<'_>, refs: &[u8]) {
         let Some(message) = self.pool.find_logged(record.id) else { return };
-        debug_assert!(self.pool.position(&message) >= records_at || self.pool.is_held(&message));
         let Some(journal) = &mut self.journal else { return self.pool.release(message) };
         let moved = MessageRecord { refs: Refs::new(refs), ..*record };
         let offset = journal.write(&Record::Message(moved));

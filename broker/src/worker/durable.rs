@@ -1,6 +1,6 @@
 //! Sessions that outlive a crash: what is written down of them, and when.
 
-use dunlin_packets::PacketId;
+use dunlin_packets::{PacketId, QoS};
 use dunlin_router::Subscription;
 use dunlin_session::Change;
 
@@ -98,8 +98,8 @@ impl<T: Transport> Worker<T> {
         let sid = durable.sid;
         for change in self.changes.drain(..) {
             match change {
-                Change::Sent { packet_id, id } => {
-                    journal.write(&Record::Sent { sid, packet_id, id });
+                Change::Sent { packet_id, id, is_exactly_once } => {
+                    journal.write(&Record::Sent { sid, packet_id, id, is_exactly_once });
                 }
                 Change::Released { packet_id, id } => {
                     journal.write(&Record::Released { sid, packet_id, id });
@@ -214,8 +214,9 @@ impl<T: Transport> Worker<T> {
             match &slot.stage {
                 dunlin_queue::Stage::Publish(entry) => {
                     let id = self.pool.get(&entry.message).id;
-                    if id != 0 {
-                        journal.write(&Record::Sent { sid, packet_id, id });
+                    let is_exactly_once = entry.qos == QoS::ExactlyOnce;
+                    if id != 0 || is_exactly_once {
+                        journal.write(&Record::Sent { sid, packet_id, id, is_exactly_once });
                     }
                 }
                 dunlin_queue::Stage::Release => {

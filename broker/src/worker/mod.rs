@@ -256,7 +256,7 @@ impl<T: Transport> Worker<T> {
         // Not before the answers are on their way: a sender that is to be held back learns it
         // before it gets its credit.
         self.send_batches_home();
-        self.shared.stats[self.index].publish(&mut self.counters, self.pool.stats());
+        self.shared.stats[self.index].publish(&mut self.counters, &self.pool);
         more_input
             || !all_posted && !self.shutdown.is_begun()
             || !self.dirty.is_empty()

@@ -124,6 +124,11 @@ impl<T: Transport> Worker<T> {
         let position = if frame_address == 0 { 0 } else { frame_address + offset };
         self.pool.keep(&message, position);
         let id = self.pool.get(&message).id;
+        // It may have come back for a member of a group that lives elsewhere, as a copy.
+        if let Some(copy) = self.pool.find_logged(id) {
+            self.pool.keep(&copy, position);
+            self.pool.release(copy);
+        }
         let mut rest = tell;
         while rest != 0 {
             let worker = rest.trailing_zeros() as usize;
@@ -136,7 +141,7 @@ impl<T: Transport> Worker<T> {
 
     /// Lets the bytes of a message go at the end of the turn, if they take room that others need.
     fn spill_later(&mut self, message: MessageRef) {
-        let is_over = self.pool.stats().live_bytes > self.shared.settings.durability.memory_bytes;
+        let is_over = self.pool.live_bytes() > self.shared.settings.durability.memory_bytes;
         match &mut self.journal {
             Some(journal) if is_over => journal.spillable.push(message),
             _ => self.pool.release(message),

@@ -98,7 +98,7 @@ impl<T: Transport> Worker<T> {
         let out = self.buffers.ready(&mut conn.control);
         let session = &mut self.sessions.get_mut(publisher.session).session;
         let level = Level::Memory;
-        session.acknowledge(id, Outcome { qos, code, level: level.name() }, out);
+        session.acknowledge(id, Outcome { qos, code, level }, out);
         self.counters.acknowledged[level as usize] += 1;
         self.mark_dirty(publisher.conn);
     }

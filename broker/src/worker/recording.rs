@@ -21,6 +21,7 @@ use super::mail::{Answer, Mail, Ticket};
 use super::sessions::SessionId;
 use super::settings::Level;
 use super::{Transport, Worker};
+use crate::store::LogState;
 use crate::store::record::{MessageRecord, Record, Refs, put_ref};
 
 /// What is found out about a message while it is routed.
@@ -55,8 +56,15 @@ pub(super) struct Pending {
     is_recorded: bool,
     must_sync: bool,
     ack: Option<Acknowledgement>,
-    /// A session that has no more to do with the message once it is written down again.
-    instead_of: Option<u64>,
+    /// A delivery that is over once this one is written down.
+    instead_of: Option<Replaced>,
+}
+
+/// A delivery that another one replaces: session and message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replaced {
+    pub(super) sid: u64,
+    pub(super) id: u64,
 }
 
 impl Pending {
@@ -81,13 +89,21 @@ impl Pending {
 }
 
 impl<T: Transport> Worker<T> {
-    /// Whether a message of this topic and QoS is kept for sessions that outlive a crash.
+    /// Whether a message of this topic and QoS is kept for sessions that outlive a crash. One at
+    /// QoS 0 that may be delivered at a higher one is, as long as that is possible: it cannot be
+    /// refused.
     pub(super) fn is_kept(&self, message: &MessageRef) -> bool {
         let Some(journal) = &self.journal else { return false };
         let content = self.pool.get(message);
-        content.qos != QoS::AtMostOnce
-            && (content.retain || journal.port.has_durable_sessions())
-            && self.shared.settings.durability.level(content.topic()) != Level::Memory
+        let has_durable = journal.port.has_durable_sessions();
+        let is_for_somebody = match content.qos {
+            QoS::AtMostOnce => {
+                let settings = &self.shared.settings;
+                settings.upgrade_qos && has_durable && journal.port.state() == LogState::Ok
+            }
+            _ => content.retain || has_durable,
+        };
+        is_for_somebody && self.shared.settings.durability.level(content.topic()) != Level::Memory
     }
 
     /// Begins to note who has to get a message, if it is kept. Says whether it is; then
@@ -117,6 +133,16 @@ impl<T: Transport> Worker<T> {
         if self.pool.get(message).id == 0 {
             self.pool.number(message, journal.port.message_number());
         }
+    }
+
+    /// A copy of a message under a number of its own. A session that has been done with a message
+    /// once is so for good, for all the log can tell: what it is to get again has to be another.
+    pub(super) fn renumbered(&mut self, message: &MessageRef) -> MessageRef {
+        let Some(journal) = &self.journal else { return self.pool.share(message) };
+        let number = journal.port.message_number();
+        let mut copy = self.pool.copy(message);
+        copy.id = number;
+        self.pool.adopt(&mut copy)
     }
 
     /// Where other workers are to send what they find out about the message being routed.
@@ -159,12 +185,12 @@ impl<T: Transport> Worker<T> {
     }
 
     /// The message has been routed: it is written down when all have answered, and acknowledged
-    /// when that is safe. `instead_of` is the session whose delivery it replaces.
+    /// when that is safe. `instead_of` is the delivery that it replaces.
     pub(super) fn end_recording(
         &mut self,
         message: &MessageRef,
         ack: Option<Acknowledgement>,
-        instead_of: Option<u64>,
+        instead_of: Option<Replaced>,
     ) {
         let level = self.shared.settings.durability.level(self.pool.get(message).topic());
         let Some(journal) = &mut self.journal else { return };
@@ -246,7 +272,6 @@ impl<T: Transport> Worker<T> {
     fn write_down(&mut self, pending: Pending) {
         let Pending { message, refs, tell, is_recorded, must_sync, ack, instead_of, .. } = pending;
         let Some(journal) = &mut self.journal else { return };
-        let id = message.as_ref().map_or(0, |message| self.pool.get(message).id);
         let is_written = !refs.is_empty();
         if let Some(message) = message {
             if is_written {
@@ -260,7 +285,7 @@ impl<T: Transport> Worker<T> {
                 self.pool.release(message);
             }
         }
-        if let Some(sid) = instead_of {
+        if let Some(Replaced { sid, id }) = instead_of {
             journal.write(&Record::Done { sid, id });
         }
         if is_written || is_recorded {
@@ -293,6 +318,7 @@ pub(super) fn message_record<'a>(
         retain: content.retain,
         is_retained,
         expires_at: content.expires_at,
+        received: content.received(),
         publisher: content.publisher,
         topic_len,
         properties_len,

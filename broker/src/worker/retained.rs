@@ -463,9 +463,14 @@ impl<T: Transport> Worker<T> {
         let is_recording = qos != QoS::AtMostOnce
             && content.id != 0
             && self.sessions.get(session).durable.is_some();
-        if is_recording {
-            self.begin_recording_for(&message, None);
-        }
+        let message = if is_recording {
+            let copy = self.renumbered(&message);
+            self.pool.release(message);
+            self.begin_recording_for(&copy, None);
+            copy
+        } else {
+            message
+        };
         let entry = Entry {
             qos,
             identifiers: Identifiers::one(subscription.identifier),

@@ -2,6 +2,7 @@
 
 use dunlin_packets::{QoS, filter_matches};
 use dunlin_router::Strategy;
+pub use dunlin_session::Level;
 use dunlin_session::{Limits, SYS_PREFIX};
 
 /// What a client gets whose subscriptions overlap on a topic.
@@ -12,31 +13,6 @@ pub enum OverlapPolicy {
     Merge,
     /// One copy per subscription, each with its own identifier \[MQTT-3.3.4-5\].
     Separate,
-}
-
-/// What has happened to a message before it is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// It is in memory: a crash of the broker loses it.
-    Memory,
-    /// It has been written, and will be synced within `interval_ms`: it survives a crash of the
-    /// broker, and a failure of power from then on.
-    Interval,
-    /// It has been synced: it survives a failure of power.
-    #[default]
-    Fsync,
-}
-
-impl Level {
-    /// Its name in the configuration and in acknowledgements.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Interval => "interval",
-            Self::Fsync => "fsync",
-        }
-    }
 }
 
 /// What is kept of what sessions that outlive their connection are to get.

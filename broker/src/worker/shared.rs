@@ -10,6 +10,7 @@ use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{GroupId, Member, Subscription, Target};
 
 use super::mail::{Answer, GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey, Ticket};
+use super::recording::Replaced;
 use super::sessions::{SessionId, SessionKey};
 use super::{Transport, Worker};
 
@@ -301,8 +302,8 @@ impl<T: Transport> Worker<T> {
         self.pool.release(message);
     }
 
-    /// Gives a message to another member; if it was written down for the one that did not get it,
-    /// the one takes the other's place in the log at once.
+    /// Gives a message to another member, and writes that down if need be; if it was written down
+    /// for the one that did not get it, the one takes the other's place in the log at once.
     fn redispatch_recorded(
         &mut self,
         group: GroupId,
@@ -311,12 +312,17 @@ impl<T: Transport> Worker<T> {
         never_again: bool,
         instead_of: Option<u64>,
     ) {
-        if instead_of.is_none() {
+        if instead_of.is_none() && !self.is_kept(message) {
             return self.redispatch(group, message, except, never_again);
         }
-        self.begin_recording_for(message, None);
-        self.redispatch(group, message, except, never_again);
-        self.end_recording(message, None, instead_of);
+        let id = self.pool.get(message).id;
+        let replaced = instead_of.map(|sid| Replaced { sid, id });
+        // Another number, as it may come back to one that is done with this.
+        let message = self.renumbered(message);
+        self.begin_recording_for(&message, None);
+        self.redispatch(group, &message, except, never_again);
+        self.end_recording(&message, None, replaced);
+        self.pool.release(message);
     }
 
     /// Gives a message to another member; to the same one only if there is no other and it can

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dunlin_queue::{DropReason, PoolStats};
+use dunlin_queue::{DropReason, MessagePool};
 
 use super::settings::Level;
 
@@ -117,7 +117,7 @@ stats! {
 impl Stats {
     /// Shows what has been counted. Relaxed stores of a single writer: each figure is right, two of
     /// them may be a turn apart.
-    pub(super) fn publish(&self, counters: &mut Counters, pool: PoolStats) {
+    pub(super) fn publish(&self, counters: &mut Counters, pool: &MessagePool) {
         if !std::mem::take(&mut counters.changed) {
             return;
         }
@@ -136,8 +136,8 @@ impl Stats {
         show(&self.acknowledged_memory, counters.acknowledged[Level::Memory as usize]);
         show(&self.acknowledged_interval, counters.acknowledged[Level::Interval as usize]);
         show(&self.acknowledged_fsync, counters.acknowledged[Level::Fsync as usize]);
-        show(&self.messages_held, pool.live as u64);
-        show(&self.message_bytes_held, pool.live_bytes as u64);
+        show(&self.messages_held, pool.live() as u64);
+        show(&self.message_bytes_held, pool.live_bytes() as u64);
         for (figure, &value) in self.dropped.iter().zip(&counters.dropped) {
             show(figure, value);
         }

@@ -1,8 +1,10 @@
 //! Runs the simulator: `simulate --seed N --steps M [--seeds K] [--workers W] [--no-crash]
-//! [--verbose]`. Ends with 1 at the first broken rule, and says how to see it again.
+//! [--verbose] [--keep-going]`. Ends with 1 at the first broken rule, and says how to see it again;
+//! with `--keep-going` it says so in a line, and goes on with the next seed.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use dunlin_tests::simulate::{Failure, Plan, run, world};
@@ -11,6 +13,7 @@ use lexopt::prelude::{Long, ValueExt};
 struct Options {
     plan: Plan,
     seeds: u64,
+    keeps_going: bool,
 }
 
 /// A seed that is another one in each process. The keys of the standard's hash tables are drawn at
@@ -24,7 +27,7 @@ fn draw_seed() -> u64 {
 fn parse() -> Result<Options, lexopt::Error> {
     let plan =
         Plan { seed: draw_seed(), steps: 2000, workers: None, may_crash: true, is_verbose: false };
-    let mut options = Options { plan, seeds: 1 };
+    let mut options = Options { plan, seeds: 1, keeps_going: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -33,6 +36,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("steps") => options.plan.steps = parser.value()?.parse()?,
             Long("workers") => options.plan.workers = Some(parser.value()?.parse()?),
             Long("no-crash") => options.plan.may_crash = false,
+            Long("keep-going") => options.keeps_going = true,
             Long("verbose") => options.plan.is_verbose = true,
             other => return Err(other.unexpected()),
         }
@@ -56,16 +60,33 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let Options { plan, seeds, keeps_going } = options;
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let (seed, step) = world::place();
+        if keeps_going {
+            return println!("seed {seed}, step {step}: PANIC: {info}");
+        }
         eprintln!("seed {seed}, step {step}: PANIC; --verbose shows the steps");
         usual(info);
     }));
-    let Options { plan, seeds } = options;
     println!("seeds {} to {}, {} steps each", plan.seed, plan.seed + seeds - 1, plan.steps);
+    let mut failures = 0;
     for seed in plan.seed..plan.seed + seeds {
-        match run(&Plan { seed, ..plan }) {
+        let plan = Plan { seed, ..plan };
+        if keeps_going {
+            match catch_unwind(|| run(&plan)) {
+                Ok(Ok(_)) => continue,
+                Ok(Err(failure)) => {
+                    let Failure { step, what, .. } = *failure;
+                    println!("seed {seed}, step {step}: BROKEN: {what}");
+                }
+                Err(_) => {}
+            }
+            failures += 1;
+            continue;
+        }
+        match run(&plan) {
             Ok(report) => println!("seed {seed}: {report:?}"),
             Err(failure) => {
                 print(&failure);
@@ -73,5 +94,9 @@ fn main() -> ExitCode {
             }
         }
     }
-    ExitCode::SUCCESS
+    if failures == 0 {
+        return ExitCode::SUCCESS;
+    }
+    println!("{failures} of {seeds} seeds break a rule");
+    ExitCode::FAILURE
 }

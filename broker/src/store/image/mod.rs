@@ -14,7 +14,7 @@ use ahash::RandomState;
 use dunlin_packets::{PacketId, QoS};
 use dunlin_queue::Time;
 use dunlin_router::Subscription;
-use dunlin_storage::{Backend, BackendError, Entry, FRAME_HEADER_BYTES, Log};
+use dunlin_storage::{Backend, BackendError, Entry, FRAME_HEADER_BYTES, Frames, Log, SegmentInfo};
 
 use reading::Reading;
 
@@ -28,6 +28,8 @@ pub struct StoredAt {
     pub position: u64,
     /// When it is not to be delivered any more.
     pub expires_at: Time,
+    /// When it came in, as the queue has it.
+    pub received: u32,
     /// QoS it was published at.
     pub qos: QoS,
     /// The publisher's RETAIN flag.
@@ -207,9 +209,20 @@ impl Image {
     /// # Errors
     /// See [`ImageError`].
     pub fn read<B: Backend>(log: &Log<B>) -> Result<Self, ImageError> {
+        Self::read_segments(log.backend(), log.segments())
+    }
+
+    /// Reads all of a log that is not open, from its segments, oldest first.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn read_segments<B: Backend>(
+        backend: &B,
+        segments: impl IntoIterator<Item = SegmentInfo>,
+    ) -> Result<Self, ImageError> {
         let mut reading = Reading::default();
-        for segment in log.segments() {
-            let mut frames = log.frames(segment.base).map_err(ImageError::Backend)?;
+        for SegmentInfo { base, end, .. } in segments {
+            let mut frames = Frames::open(backend, base, end).map_err(ImageError::Backend)?;
             while let Some(entry) = frames.next().map_err(ImageError::Backend)? {
                 // What is missing was found when the log was opened.
                 let Entry::Frame { address, payload } = entry else { continue };

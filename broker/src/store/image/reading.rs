@@ -33,10 +33,19 @@ type Terms = (QoS, bool, Box<[u32]>);
 #[derive(Debug, Default)]
 struct Flight {
     received: BTreeSet<PacketId>,
-    /// The message that was sent last under each identifier, and which record said so.
-    sent: BTreeMap<PacketId, (u64, u64)>,
+    /// The message that was sent last under each identifier.
+    sent: BTreeMap<PacketId, Sent>,
     /// Identifiers that wait for PUBCOMP, and which record said so.
     released: BTreeMap<PacketId, u64>,
+}
+
+/// What was sent under an identifier.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    id: u64,
+    is_exactly_once: bool,
+    /// Which record said so.
+    stamp: u64,
 }
 
 #[derive(Debug)]
@@ -157,6 +166,7 @@ impl Reading {
         let stored = StoredAt {
             position,
             expires_at: record.expires_at,
+            received: record.received,
             qos: record.qos,
             retain: record.retain,
             topic_len: record.topic_len,
@@ -206,6 +216,7 @@ impl Reading {
     }
 
     fn session_end(&mut self, sid: u64) {
+        self.numbers.session = self.numbers.session.max(sid + 1);
         if let Some(place) = self.places.remove(&sid) {
             self.last = None;
             let draft = std::mem::take(&mut self.drafts[place as usize]);
@@ -219,6 +230,9 @@ impl Reading {
     }
 
     fn done(&mut self, sid: u64, id: u64) {
+        // The message may have been cleaned up before this record. Another one of its number would
+        // be taken for done with.
+        self.numbers.message = self.numbers.message.max(id + 1);
         let place = self.places.get(&sid);
         let draft = place.and_then(|&place| self.drafts.get_mut(place as usize));
         if draft.is_some_and(|draft| draft.refs.remove(&id).is_some()) {
@@ -260,13 +274,14 @@ impl Reading {
             Record::Unsubscribed { filter, .. } => {
                 draft.subscriptions.remove(filter);
             }
-            Record::Sent { packet_id, id, .. } => {
-                draft.flight().sent.insert(packet_id, (id, stamp));
+            Record::Sent { packet_id, id, is_exactly_once, .. } => {
+                draft.flight().sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
+                self.numbers.message = self.numbers.message.max(id + 1);
             }
             Record::Released { packet_id, id, .. } => {
                 // It keeps its place among those in flight.
                 let flight = draft.flight();
-                let sent = flight.sent.get(&packet_id).map_or(stamp, |(_, sent)| *sent);
+                let sent = flight.sent.remove(&packet_id).map_or(stamp, |sent| sent.stamp);
                 flight.released.insert(packet_id, sent);
                 if id != 0 {
                     self.done(sid, id);
@@ -274,6 +289,7 @@ impl Reading {
             }
             Record::Completed { packet_id, .. } => {
                 draft.flight().released.remove(&packet_id);
+                draft.flight().sent.remove(&packet_id);
             }
             Record::Received { packet_id, .. } => {
                 draft.flight().received.insert(packet_id);
@@ -337,11 +353,12 @@ fn finish_session(draft: Draft) -> Option<StoredSession> {
     for (packet_id, stamp) in &released {
         in_flight.push((*stamp, *packet_id, None));
     }
-    for (packet_id, (id, stamp)) in sent {
-        if !released.contains_key(&packet_id)
-            && let Some(terms) = refs.remove(&id)
-        {
-            in_flight.push((stamp, packet_id, Some(stored_ref((id, terms)))));
+    for (packet_id, Sent { id, is_exactly_once, stamp }) in sent {
+        let delivery = refs.remove(&id).map(|terms| stored_ref((id, terms)));
+        // Without its message it ends with PUBREL: its client may know the identifier, and would
+        // take the next message under it for this one.
+        if delivery.is_some() || is_exactly_once {
+            in_flight.push((stamp, packet_id, delivery));
         }
     }
     in_flight.sort_unstable_by_key(|(stamp, ..)| *stamp);

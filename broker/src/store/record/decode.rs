@@ -67,7 +67,10 @@ impl<'a> Reader<'a> {
                 Record::Subscribed { sid, filter: self.text()?, options, identifier }
             }
             UNSUBSCRIBED => Record::Unsubscribed { sid, filter: self.text()? },
-            SENT => Record::Sent { sid, packet_id: self.packet_id()?, id: self.varint()? },
+            SENT | SENT_EXACTLY_ONCE => {
+                let (packet_id, id) = (self.packet_id()?, self.varint()?);
+                Record::Sent { sid, packet_id, id, is_exactly_once: kind == SENT_EXACTLY_ONCE }
+            }
             RELEASED => Record::Released { sid, packet_id: self.packet_id()?, id: self.varint()? },
             COMPLETED => Record::Completed { sid, packet_id: self.packet_id()? },
             DONE => Record::Done { sid, id: self.varint()? },
@@ -82,6 +85,7 @@ impl<'a> Reader<'a> {
         let id = self.varint()?;
         let expires_at =
             if flags & HAS_EXPIRY == 0 { Time::NEVER } else { Time::from_millis(self.varint()?) };
+        let received = self.number()?;
         let is_retained = flags & IS_RETAINED != 0;
         let publisher = if is_retained { self.u64()? } else { 0 };
         let (topic_len, properties_len) = (self.number()?, self.number()?);
@@ -97,6 +101,7 @@ impl<'a> Reader<'a> {
             retain: flags & RETAIN != 0,
             is_retained,
             expires_at,
+            received,
             publisher,
             topic_len,
             properties_len,

@@ -21,7 +21,10 @@ impl Record<'_> {
                 put_numbers(UNSUBSCRIBED, &[sid], out);
                 put_bytes(filter.as_bytes(), out);
             }
-            Self::Sent { sid, packet_id, id } => put_numbers(SENT, &[sid, of(packet_id), id], out),
+            Self::Sent { sid, packet_id, id, is_exactly_once } => {
+                let kind = if is_exactly_once { SENT_EXACTLY_ONCE } else { SENT };
+                put_numbers(kind, &[sid, of(packet_id), id], out);
+            }
             Self::Released { sid, packet_id, id } => {
                 put_numbers(RELEASED, &[sid, of(packet_id), id], out);
             }
@@ -62,6 +65,7 @@ impl MessageRecord<'_> {
         if self.expires_at != Time::NEVER {
             put_varint(self.expires_at.as_millis(), out);
         }
+        put_varint(u64::from(self.received), out);
         if self.is_retained {
             out.extend_from_slice(&self.publisher.to_le_bytes());
         }

@@ -54,8 +54,11 @@ pub enum Record<'a> {
         sid: u64,
         /// Under which identifier.
         packet_id: PacketId,
-        /// The message.
+        /// The message; 0 when it is in no log.
         id: u64,
+        /// At QoS 2: the client may know the identifier until PUBCOMP has come, whatever has become
+        /// of the message.
+        is_exactly_once: bool,
     },
     /// The session's client has it; only PUBREL is sent from here on.
     Released {
@@ -117,6 +120,8 @@ pub struct MessageRecord<'a> {
     pub is_retained: bool,
     /// When it is not to be delivered any more.
     pub expires_at: Time,
+    /// When it came in, as the queue has it.
+    pub received: u32,
     /// Hash of the publisher's client identifier.
     pub publisher: u64,
     /// Bytes of the topic.
@@ -219,6 +224,7 @@ const RECEIVED: u8 = 10;
 const FREED: u8 = 11;
 const RETAINED_GONE: u8 = 12;
 const KEYS: u8 = 13;
+const SENT_EXACTLY_ONCE: u8 = 14;
 
 const QOS_BITS: u8 = 0b11;
 const RETAIN: u8 = 1 << 2;

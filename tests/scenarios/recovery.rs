@@ -1,0 +1,95 @@
+//! What the simulator has found about the log, made small.
+
+use dunlin::worker::{OverlapPolicy, Settings};
+use dunlin_packets::Property;
+use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk, Subscribing, pubrec};
+
+fn durable(workers: usize) -> Sim {
+    Sim::with_disk(workers, Settings::default(), SimDisk::default(), 7)
+}
+
+fn power_cut(sim: Sim, settings: Settings) -> Sim {
+    Sim::with_disk(2, settings, sim.crash(1), 7)
+}
+
+fn persistent(client_id: &str) -> Connecting<'_> {
+    Connecting::v5(client_id).resume().expiry(3600)
+}
+
+/// What a client gets behind its CONNACK.
+fn what_came_back(sim: &mut Sim, client_id: &str) -> Vec<String> {
+    Client::connect(sim, &persistent(client_id)).take().split_off(1)
+}
+
+#[test]
+fn what_a_group_elsewhere_sends_back_to_its_publishers_worker_is_delivered() {
+    for group in 0..8 {
+        let mut sim = durable(2);
+        let client = Client::online(&mut sim, &persistent("c"));
+        client.send(&mut sim, Subscribing::to(&format!("$share/{group}/t"), 1).v5());
+        let _ = client.take();
+        client.send(&mut sim, Publishing::q1("t", "m", 1).v5());
+        let mut taken = client.take();
+        taken.sort();
+        assert_eq!(taken, ["PUBACK 1", "PUBLISH t \"m\" q1 id=1"]);
+    }
+}
+
+#[test]
+fn mqtt5_3_14_4_1_no_answer_that_waits_follows_a_disconnect() {
+    let mut sim = durable(1);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 1).v5());
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    publisher.write(Publishing::q1("t", "m", 1).v5());
+    sim.run_workers();
+    let _second = Client::online(&mut sim, &persistent("p"));
+    assert_eq!(publisher.take(), ["DISCONNECT SessionTakenOver", "CLOSED"]);
+}
+
+#[test]
+fn what_goes_back_to_the_only_member_of_its_group_outlives_a_crash() {
+    let mut sim = durable(2);
+    let narrow = persistent("s").with(Property::ReceiveMaximum(1));
+    let subscriber = Client::online(&mut sim, &narrow);
+    subscriber.send(&mut sim, Subscribing::to("$share/g/t", 1).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.send(&mut sim, Publishing::q1("t", "1", 1).v5());
+    publisher.send(&mut sim, Publishing::q1("t", "2", 2).v5());
+    assert_eq!(subscriber.take(), ["SUBACK 1 [01]", "PUBLISH t \"1\" q1 id=1"]);
+    // The second message was never sent, so it goes round.
+    subscriber.drop_connection(&mut sim);
+    let mut sim = power_cut(sim, Settings::default());
+    let mut taken = what_came_back(&mut sim, "s");
+    taken.sort();
+    assert_eq!(taken, ["PUBLISH t \"1\" q1 id=1 dup", "PUBLISH t \"2\" q1 id=2"]);
+}
+
+#[test]
+fn packet_identifiers_that_the_client_may_know_are_not_given_away_after_a_crash() {
+    let settings = Settings { overlap: OverlapPolicy::Separate, ..Settings::default() };
+    let mut sim = Sim::with_disk(1, settings.clone(), SimDisk::default(), 7);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 2).and("+", 2).v5());
+    let _ = subscriber.take();
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    publisher.send(&mut sim, Publishing::q2("t", "m", 1).v5());
+    assert_eq!(subscriber.take(), ["PUBLISH t \"m\" q2 id=1", "PUBLISH t \"m\" q2 id=2"]);
+    subscriber.send(&mut sim, pubrec(1));
+    let mut sim = power_cut(sim, settings);
+    assert_eq!(what_came_back(&mut sim, "s"), ["PUBREL 1", "PUBREL 2"]);
+}
+
+#[test]
+fn what_was_published_at_qos_0_and_is_upgraded_keeps_its_place() {
+    let settings = Settings { upgrade_qos: true, ..Settings::default() };
+    let mut sim = Sim::with_disk(1, settings, SimDisk::default(), 7);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 2).v5());
+    let _ = subscriber.take();
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.write(Publishing::q0("t", "retained").retain().v5());
+    publisher.write(Publishing::q0("t", "not").v5());
+    sim.run();
+    assert_eq!(subscriber.take(), ["PUBLISH t \"retained\" q2 id=1", "PUBLISH t \"not\" q2 id=2"]);
+}
