@@ -72,9 +72,11 @@ impl InterestView {
         Self { shared, worker, scratch: MatchScratch::default() }
     }
 
-    /// Makes room for so many filters more.
-    pub(super) fn reserve(&self, additional: usize) {
-        self.shared.interest.filters.write().reserve(additional);
+    /// Makes room for so many filters in all.
+    pub(super) fn reserve(&self, total: usize) {
+        let mut filters = self.shared.interest.filters.write();
+        let missing = total.saturating_sub(filters.len());
+        filters.reserve(missing);
     }
 
     pub(super) fn add(&self, filter: &str) {

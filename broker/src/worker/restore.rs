@@ -14,7 +14,8 @@ impl<T: Transport> Worker<T> {
     /// Takes this worker's share of what the log has. When all workers have done so,
     /// [`Self::finish_restore`] follows, and only when all have done that may anything else happen:
     /// who publishes has to find everybody there.
-    pub fn restore(&mut self, share: ImageShare) {
+    pub fn restore(&mut self, mut share: ImageShare) {
+        sort_by_topic(&mut share.retained);
         self.make_room(&share.sessions);
         for retained in &share.retained {
             self.restore_retained(retained);
@@ -36,7 +37,8 @@ impl<T: Transport> Worker<T> {
             journal.sessions.reserve(sessions.len());
         }
         if let Some(interest) = &self.interest {
-            interest.reserve(filters);
+            // The others have about as many.
+            interest.reserve(filters * self.outboxes.len());
         }
     }
 
@@ -173,4 +175,26 @@ impl<T: Transport> Worker<T> {
             interest.add(filter);
         }
     }
+}
+
+/// In the order of the index they go into, where each then comes behind the last: in any other order
+/// every step down the tree is a miss of the cache. What tells topics apart mostly stands behind
+/// what all begin with, so that is compared, without another look at the topics themselves.
+fn sort_by_topic(retained: &mut [StoredRetained]) {
+    let Some(first) = retained.first().map(topic_of) else { return };
+    let common = retained.iter().fold(first.len(), |common, other| {
+        let pairs = first[..common].iter().zip(topic_of(other));
+        pairs.take_while(|(one, other)| one == other).count()
+    });
+    retained.sort_by_cached_key(|retained| {
+        let mut key = [0; 16];
+        let rest = topic_of(retained).get(common..).unwrap_or_default();
+        let len = rest.len().min(key.len());
+        key[..len].copy_from_slice(&rest[..len]);
+        u128::from_be_bytes(key)
+    });
+}
+
+fn topic_of(retained: &StoredRetained) -> &[u8] {
+    retained.content.get(..retained.topic_len as usize).unwrap_or_default()
 }
