@@ -36,6 +36,8 @@ struct Shared<T> {
     batches: ArrayQueue<Batch<T>>,
     /// Mail was posted that the worker has been woken for.
     posted: AtomicBool,
+    /// Its owner has ended: what is posted goes nowhere.
+    is_closed: AtomicBool,
     wake: Wake,
     /// For each sender: bytes under way from it.
     under_way: Box<[AtomicUsize]>,
@@ -68,6 +70,7 @@ impl<T> Inbox<T> {
         let shared = Shared {
             batches: ArrayQueue::new(BATCHES_MAX),
             posted: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             wake,
             under_way: (0..senders).map(|_| AtomicUsize::new(0)).collect(),
             waiting: (0..senders).map(|_| AtomicBool::new(false)).collect(),
@@ -102,6 +105,12 @@ impl<T> Inbox<T> {
         // Above 64 batches at once their buffers are let go.
         let _ = self.shared.returned[from].push(batch);
         self.shared.waiting[from].swap(false, Ordering::SeqCst)
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
     }
 }
 
@@ -152,6 +161,11 @@ impl<T> Outbox<T> {
             return true;
         }
         let shared = &self.to.shared;
+        if shared.is_closed.load(Ordering::SeqCst) {
+            self.items.clear();
+            self.bytes = 0;
+            return true;
+        }
         let batch =
             Batch { from: self.from, items: std::mem::take(&mut self.items), bytes: self.bytes };
         shared.under_way[self.from].fetch_add(batch.bytes, Ordering::AcqRel);

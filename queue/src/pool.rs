@@ -270,8 +270,8 @@ impl MessagePool {
                 self.logged.remove(&message.id);
                 self.stats.logged_bytes -= message.len();
             }
-            slot.logged = Logged::default();
         }
+        slot.logged = Logged::default();
         if !message.is_absent() {
             self.stats.live_bytes -= message.len();
         }

@@ -323,8 +323,9 @@ impl Subscriptions {
         Some(subscribers.as_slice()[at].subscription())
     }
 
-    /// Where a message to `topic` goes.
-    #[inline]
+    /// Where a message to `topic` goes. Once for each message, so it is part of its caller wherever
+    /// else it is asked.
+    #[inline(always)]
     pub fn route(&mut self, topic: &str, remote: &mut impl Remote) -> Route<'_> {
         let index = match self.cache.find(topic) {
             Some(index) if self.is_current(index, remote) => index,

@@ -53,7 +53,7 @@ impl Alike {
 
 impl Session {
     /// Whether what waits may be what others wait for: a quick look.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn may_be_alike(&self) -> bool {
         let State::Online(link) = &self.state else { return false };
@@ -94,6 +94,9 @@ impl Session {
         let mut messages = std::mem::take(&mut alike.messages);
         let is_alike = self.queue.iter().all(|entry| {
             let message = cx.pool.get(&entry.message);
+            if message.is_absent() {
+                return false;
+            }
             // What has an expiry says how much of it is left, and may have none.
             let is_lasting = message.expires_at == Time::NEVER && cx.limits.queue_age_max_s == 0;
             let is_small = message.payload().len() <= COPIED_PAYLOAD_MAX;

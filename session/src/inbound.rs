@@ -81,7 +81,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Action<'a>, PacketError> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(publish, publisher, cx, out),
+            Packet::Publish(publish) => self.on_publish(publish, publisher, cx),
             Packet::Ack(ack) => self.on_ack(ack, cx, out),
             Packet::Subscribe(subscribe) => Ok(Action::Subscribe(*subscribe)),
             Packet::Unsubscribe(unsubscribe) => Ok(Action::Unsubscribe(*unsubscribe)),
@@ -107,7 +107,6 @@ impl Session {
         publish: &Publish<'_>,
         publisher: u64,
         cx: &mut Context<'_>,
-        out: &mut Vec<u8>,
     ) -> Result<Action<'static>, PacketError> {
         check_publish(publish, cx.limits)?;
         let State::Online(link) = &mut self.state else { panic!("a packet without a connection") };
@@ -116,12 +115,7 @@ impl Session {
         let topic = resolve_topic(publish, link, cx.limits)?;
         if let Some(id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) {
             if self.received.contains(id) {
-                if self.is_durable {
-                    return Ok(Action::Repeated { packet_id: id });
-                }
-                let pubrec = Ack::new(AckKind::PubRec, id);
-                let _ = self.send(&Packet::Ack(pubrec), out);
-                return Ok(Action::None);
+                return Ok(Action::Repeated { packet_id: id });
             }
             if has_maximum && self.received.fresh() >= usize::from(cx.limits.receive_maximum) {
                 return Err(PacketError::new(

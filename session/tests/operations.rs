@@ -278,14 +278,17 @@ impl Model {
         let mut out = Vec::new();
         let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
         let action = session.on_packet(packet, 0, &mut cx, &mut out).expect("allowed");
-        if let Action::Publish { message, packet_id } = action {
-            let qos = pool.get(&message).qos;
-            pool.release(message);
-            self.routed += 1;
-            let id = packet_id.expect("not QoS 0");
-            let code = dunlin_packets::ReasonCode::Success;
-            self.session.acknowledge(id, Outcome { qos, code, level: Level::Memory }, &mut out);
-        }
+        let id = match action {
+            Action::Publish { message, packet_id } => {
+                pool.release(message);
+                self.routed += 1;
+                packet_id.expect("not QoS 0")
+            }
+            Action::Repeated { packet_id } => packet_id,
+            _ => return out,
+        };
+        let (qos, code) = (QoS::ExactlyOnce, dunlin_packets::ReasonCode::Success);
+        self.session.acknowledge(id, Outcome { qos, code, level: Level::Memory }, &mut out);
         out
     }
 

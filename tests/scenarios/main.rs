@@ -13,6 +13,7 @@ mod durability;
 mod expiry;
 mod flow_control;
 mod hostile;
+mod interleavings;
 mod keep_alive;
 mod malformed;
 mod ordering;

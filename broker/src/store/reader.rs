@@ -1,6 +1,6 @@
 //! Reads messages back whose bytes are on disk only.
 
-use dunlin_storage::{Backend, LogReader};
+use dunlin_storage::{Backend, LogReader, ReadError};
 
 use super::record::{CHECKSUM_BYTES, checked_content};
 
@@ -20,8 +20,17 @@ pub struct Wanted {
 pub struct Loaded {
     /// What was asked for.
     pub wanted: Wanted,
-    /// The content; `None` when it cannot be read, or is not what was written.
-    pub content: Option<Vec<u8>>,
+    /// The content.
+    pub content: Result<Vec<u8>, Unread>,
+}
+
+/// Why a message was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is not there, or not what was written.
+    Gone,
+    /// It could not be looked for, for want of a descriptor perhaps: it can be tried again.
+    Failed,
 }
 
 /// Files that the reader keeps open.
@@ -79,12 +88,16 @@ impl<B: Backend> Reader<B> {
             && let Err(error) = self.log.read(first.position, &mut self.span)
         {
             tracing::debug!(%error, position = first.position, "a message was not read");
-            return loaded.push(Loaded { wanted: *first, content: None });
+            let unread = match error {
+                ReadError::NotFound => Unread::Gone,
+                ReadError::Failed(_) => Unread::Failed,
+            };
+            return loaded.push(Loaded { wanted: *first, content: Err(unread) });
         }
         for wanted in together {
             let from = (wanted.position - first.position) as usize;
             let bytes = &self.span[from..from + CHECKSUM_BYTES + wanted.len];
-            let content = checked_content(bytes).ok().map(<[u8]>::to_vec);
+            let content = checked_content(bytes).map(<[u8]>::to_vec).map_err(|_| Unread::Gone);
             loaded.push(Loaded { wanted: *wanted, content });
         }
     }

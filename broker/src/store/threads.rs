@@ -12,12 +12,14 @@ use dunlin_queue::Time;
 use dunlin_queue::mailbox::{Inbox, Outbox, Wake};
 use dunlin_storage::{DiskBackend, Log, LogError};
 
-use super::{LogPort, Numbers, Reader, Wanted, Writer, WriterOptions};
+use super::{LogPort, Numbers, Reader, Unread, Wanted, Writer, WriterOptions};
 use crate::clock::Clock;
 use crate::worker::{Mail, ReadRequests};
 
 /// Between two looks at the free space of the device, and for the request to compact.
 const LOOK_INTERVAL_MS: u64 = 1_000;
+/// After a read that failed.
+const READ_AGAIN_MS: u64 = 50;
 /// Credit of a store thread, in bytes: news is small, and messages are asked for in bounded bites.
 const CREDIT_BYTES: usize = usize::MAX;
 /// Whoever makes a file of this name in the data directory has the log compacted; it is removed
@@ -111,6 +113,10 @@ impl StoreThreads {
         let reader = std::thread::Builder::new().name("log-reader".into()).spawn(move || {
             while let Ok((worker, wanted)) = wanted.recv() {
                 let loaded = reader.read(wanted);
+                if loaded.iter().any(|loaded| loaded.content == Err(Unread::Failed)) {
+                    // It is asked for again.
+                    std::thread::park_timeout(Duration::from_millis(READ_AGAIN_MS));
+                }
                 reading[worker].push(Mail::Loaded(loaded), 0);
                 post(&mut reading[worker]);
             }

@@ -6,6 +6,7 @@ use dunlin_session::{Context, Departure, Offer, Will};
 
 use super::conn::{ConnId, Phase};
 use super::mail::{Adoption, Mail};
+use super::recording::Then;
 use super::sessions::{SessionId, SessionKey};
 use super::timers::Timer;
 use super::{Transport, Worker};
@@ -72,8 +73,11 @@ impl<T: Transport> Worker<T> {
             let slot = self.sessions.get_mut(session);
             is_replaced = slot.durable.is_some();
             let will = slot.session.take_will();
-            self.end_session(session);
-            self.publish_will(will, &offer.client_id, None);
+            // At once, as the CONNACK waits for it.
+            if let Some(end) = self.end_session(session) {
+                self.write_then(end);
+            }
+            self.publish_will(will, &offer.client_id, None, None);
             existing = None;
         }
         let resumed = existing.is_some();
@@ -174,16 +178,16 @@ impl<T: Transport> Worker<T> {
         let Departure { will, ended } = slot.session.detach(discard_will, self.now);
         let client_id: Box<str> = slot.session.client_id().into();
         self.relieve(session);
+        let mut then = Some(Then::Session(self.sessions.key(self.index, session)));
         if ended {
-            self.end_session(session);
+            then = self.end_session(session);
         } else {
             self.announce_memberships(session, false);
-            self.record_session(session);
             self.redispatch_queued(session);
             self.arm_session(session);
         }
         let from = (!ended).then_some(session);
-        self.publish_will(will, &client_id, from);
+        self.publish_will(will, &client_id, from, then);
         self.count_sessions();
     }
 
@@ -286,37 +290,52 @@ impl<T: Transport> Worker<T> {
                 return self.disconnect(id, ReasonCode::KeepAliveTimeout, "keep alive timeout");
             }
         }
+        // That the will is gone, if it is.
+        let mut then = due.will.is_some().then_some(Then::Session(key));
         if due.ended {
             tracing::info!(client = %client_id, "session expired");
-            self.end_session(session);
+            then = self.end_session(session);
             self.count_sessions();
         } else {
-            if due.will.is_some() {
-                self.record_session(session);
-            }
             self.arm_session(session);
         }
         let from = (!due.ended).then_some(session);
-        self.publish_will(due.will, &client_id, from);
+        self.publish_will(due.will, &client_id, from, then);
     }
 
     /// Publishes a will, if there is one \[MQTT-3.1.2-8\]. Not while the broker ends: then it is
-    /// not the client that has gone.
-    fn publish_will(&mut self, will: Option<Box<Will>>, client_id: &str, from: Option<SessionId>) {
-        let Some(will) = will.filter(|_| !self.shutdown.is_begun()) else { return };
+    /// not the client that has gone. `then` is what is to be written down of its session, behind
+    /// it: a crash leaves the will with the session, or as a message.
+    fn publish_will(
+        &mut self,
+        will: Option<Box<Will>>,
+        client_id: &str,
+        from: Option<SessionId>,
+        then: Option<Then>,
+    ) {
+        let Some(will) = will.filter(|_| !self.shutdown.is_begun()) else {
+            if let Some(then) = then {
+                self.write_then(then);
+            }
+            return;
+        };
         let publisher = self.shared.hash(client_id);
         let message = self.pool.insert(&will.fields(publisher), self.now);
         let is_recording = self.begin_recording(&message);
         self.publish(&message, from, None);
         if is_recording {
-            self.end_recording(&message, None, None);
+            self.end_recording(&message, None, then);
+        } else if let Some(then) = then {
+            self.write_then(then);
         }
         self.settle_run();
         self.pool.release(message);
     }
 
-    /// Ends a session: nothing of it is left \[MQTT-4.1.0-2\].
-    pub(super) fn end_session(&mut self, session: SessionId) {
+    /// Ends a session: nothing of it is left \[MQTT-4.1.0-2\]. Says what is to be written down of
+    /// that.
+    #[must_use]
+    fn end_session(&mut self, session: SessionId) -> Option<Then> {
         self.relieve(session);
         let target = session.target();
         let slot = self.sessions.get_mut(session);
@@ -330,11 +349,12 @@ impl<T: Transport> Worker<T> {
             });
         }
         self.leave_all_groups(session);
-        self.record_ended(session);
+        let end = self.forget_durable(session);
         self.cancel_replays(session);
         let mut slot = self.sessions.remove(session);
         let lost = slot.session.clear(&mut self.pool);
         self.counters.drop_many(DropReason::SessionEnded, lost);
+        end
     }
 
     pub(super) fn count_sessions(&mut self) {

@@ -5,7 +5,7 @@ use dunlin_queue::{MessageRef, Stage};
 
 use super::sessions::SessionId;
 use super::{Transport, Worker};
-use crate::store::{Loaded, Wanted};
+use crate::store::{Loaded, Unread, Wanted};
 
 /// Messages that are asked for at a time for one session, and their bytes.
 const LOAD_MESSAGES: usize = 1024;
@@ -55,11 +55,15 @@ impl<T: Transport> Worker<T> {
     pub(super) fn on_loaded(&mut self, loaded: Vec<Loaded>) {
         let mut again = Vec::new();
         for Loaded { wanted, content } in loaded {
-            let Some(message) = self.pool.find_logged(wanted.id) else { continue };
+            let Some(message) = self.pool.find_logged(wanted.id) else {
+                self.wake_waiting(wanted.id);
+                continue;
+            };
             let position = self.pool.position(&message);
-            let is_loaded = content.is_some_and(|bytes| self.pool.load(&message, bytes).is_ok());
-            if !is_loaded && position != wanted.position {
-                // It was moved while it was read.
+            let may_be_read = matches!(content, Err(Unread::Failed)) || position != wanted.position;
+            let is_loaded = content.is_ok_and(|bytes| self.pool.load(&message, bytes).is_ok());
+            if !is_loaded && may_be_read {
+                // It was moved while it was read, or there was no descriptor to read it with.
                 again.push(Wanted { position, ..wanted });
             } else {
                 if !is_loaded {

@@ -26,16 +26,19 @@ impl<T: Transport> Worker<T> {
                 let Ok(record) = record else { break };
                 self.look_at(&record, *records_at, &mut deliveries);
             }
+            self.submit_if_large();
         }
         let mut alive = self.alive_deliveries(deliveries);
-        for (_, frame) in &chunk.frames {
+        for (records_at, frame) in &chunk.frames {
             for record in Records::new(frame) {
                 let Ok(Record::Message(message)) = record else { continue };
                 // Once, whatever other records of it there are: its deliveries are together now.
-                if !message.is_retained
-                    && let Some(refs) = alive.remove(&message.id)
-                {
-                    self.move_message(&message, &refs);
+                if message.is_retained {
+                    continue;
+                }
+                match alive.remove(&message.id) {
+                    Some(refs) => self.move_message(&message, &refs),
+                    None => self.take_back(&message, *records_at),
                 }
             }
         }
@@ -127,6 +130,18 @@ impl<T: Transport> Worker<T> {
             Stage::Release | Stage::Done => None,
         });
         in_flight.chain(session.queue().iter().map(number)).collect()
+    }
+
+    /// Nobody needs it after a crash, but somebody may still be about to get it, and its bytes may
+    /// be nowhere but here.
+    fn take_back(&mut self, record: &MessageRecord<'_>, records_at: u64) {
+        let Some(message) = self.pool.find_logged(record.id) else { return };
+        if self.pool.position(&message) == records_at + record.position as u64 {
+            let _ = self.pool.load(&message, record.content.to_vec());
+            self.pool.pin(&message);
+            self.wake_waiting(record.id);
+        }
+        self.pool.release(message);
     }
 
     fn move_message(&mut self, record: &MessageRecord<'_>, refs: &[u8]) {

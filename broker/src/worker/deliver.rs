@@ -23,13 +23,40 @@ impl<T: Transport> Worker<T> {
     pub(super) fn deliver(
         &mut self,
         session: SessionId,
+        entry: Entry,
+        publisher: Option<PublisherKey>,
+    ) {
+        if self.journal.is_some() {
+            return self.deliver_beside_log(session, entry, publisher);
+        }
+        let (_, overflowed) = self.enqueue(session, entry);
+        self.after_delivery(session, publisher, overflowed);
+    }
+
+    /// The same where there is a log, that may have to know about it.
+    #[inline(never)]
+    fn deliver_beside_log(
+        &mut self,
+        session: SessionId,
         mut entry: Entry,
         publisher: Option<PublisherKey>,
     ) {
-        let noted = match &self.journal {
-            Some(journal) if journal.recording.is_some() => self.note_delivery(session, &mut entry),
-            _ => None,
-        };
+        let noted = self.note_delivery(session, &mut entry);
+        if entry.group != 0 {
+            // Its topic may be needed to pick another member, whoever else has it on disk.
+            self.pool.pin(&entry.message);
+        }
+        let (is_queued, overflowed) = self.enqueue(session, entry);
+        if let Some(noted) = noted.filter(|_| !is_queued) {
+            self.take_delivery_back(noted);
+        }
+        self.write_changes(session);
+        self.after_delivery(session, publisher, overflowed);
+    }
+
+    /// Says whether the message is in the queue, and whether the connection has to end for it.
+    #[inline]
+    fn enqueue(&mut self, session: SessionId, entry: Entry) -> (bool, bool) {
         let slot = self.sessions.get_mut(session);
         let limits = &self.shared.settings.limits;
         let queue_limits = slot.queue_limits(limits, &self.elastic_queue);
@@ -41,11 +68,7 @@ impl<T: Transport> Worker<T> {
             counters.drop(reason);
             overflowed |= reason == DropReason::QueueFullDisconnect;
         });
-        if let Some(noted) = noted.filter(|_| !is_queued) {
-            self.take_delivery_back(noted);
-        }
-        self.write_changes(session);
-        self.after_delivery(session, publisher, overflowed);
+        (is_queued, overflowed)
     }
 
     /// Something has been put into a session's queue.

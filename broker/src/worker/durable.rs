@@ -5,6 +5,7 @@ use dunlin_router::Subscription;
 use dunlin_session::Change;
 
 use super::conn::ConnId;
+use super::recording::Then;
 use super::sessions::SessionId;
 use super::settings::Level;
 use super::{Transport, Worker};
@@ -34,7 +35,9 @@ impl<T: Transport> Worker<T> {
         let Some(journal) = &mut self.journal else { return };
         let slot = self.sessions.get_mut(session);
         let lives_on = slot.session.expiry_s() > 0;
-        let must_wait = is_replaced || lives_on != slot.durable.is_some();
+        // Without a session the client must not find one that was there before it.
+        let may_come_back = !lives_on && journal.has_unsafe_end();
+        let must_wait = is_replaced || may_come_back || lives_on != slot.durable.is_some();
         match &slot.durable {
             None if lives_on => {
                 let sid = journal.port.session_number();
@@ -44,7 +47,9 @@ impl<T: Transport> Worker<T> {
                 slot.session.set_durable(true);
             }
             Some(_) if !lives_on => {
-                self.record_ended(session);
+                if let Some(then) = self.forget_durable(session) {
+                    self.write_then(then);
+                }
             }
             _ => {}
         }
@@ -67,16 +72,16 @@ impl<T: Transport> Worker<T> {
         journal.write(&Record::Session(session_record(durable.sid, &slot.session)));
     }
 
-    /// The session has ended, or does not outlive a crash any more. Says whether it did.
-    pub(super) fn record_ended(&mut self, session: SessionId) -> bool {
+    /// The session has ended, or does not outlive a crash any more. Says what is to be written
+    /// down, if it did until now.
+    pub(super) fn forget_durable(&mut self, session: SessionId) -> Option<Then> {
         let slot = self.sessions.get_mut(session);
         slot.session.set_durable(false);
-        let Some(durable) = slot.durable.take() else { return false };
-        let Some(journal) = &mut self.journal else { return false };
-        journal.write(&Record::SessionEnd { sid: durable.sid });
-        journal.sessions.remove(&durable.sid);
+        let sid = slot.durable.take()?.sid;
+        let journal = self.journal.as_mut()?;
+        journal.sessions.remove(&sid);
         journal.port.remove_durable_session();
-        true
+        Some(Then::Ended { sid })
     }
 
     /// Writes down what has changed in a session.

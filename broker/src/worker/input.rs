@@ -88,7 +88,9 @@ impl<T: Transport> Worker<T> {
                 Phase::Online(session) => self.sessions.get(session).session.window().is_empty(),
                 Phase::Lobby | Phase::Closing { .. } => false,
             };
-        if conn.pauses > 0 || conn.has_unread_answers() || is_quiet {
+        let has_answers_waiting =
+            self.journal.as_ref().is_some_and(|journal| journal.has_too_many_answers(id));
+        if conn.pauses > 0 || conn.has_unread_answers() || is_quiet || has_answers_waiting {
             // Stays readable; it is listed again when the reason has gone.
             return 0;
         }
@@ -287,7 +289,11 @@ impl<T: Transport> Worker<T> {
                 let session = self.sessions.key(self.index, session);
                 let (qos, code) = (QoS::ExactlyOnce, ReasonCode::Success);
                 let ack = Acknowledgement { publisher, session, packet_id, qos, code };
-                self.acknowledge_in_turn(ack);
+                if self.journal.is_some() {
+                    self.acknowledge_in_turn(ack);
+                } else {
+                    self.acknowledge_now(publisher, packet_id, qos, code);
+                }
             }
             Action::Complete { packet_id, is_known } => {
                 self.complete_when_safe(id, session, packet_id, is_known);

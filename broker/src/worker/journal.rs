@@ -21,6 +21,8 @@ use crate::store::{LogPort, LogState, Submission, Wanted};
 
 /// Cargo lists that are kept for the next frame.
 pub(super) const SPARES_MAX: usize = 16;
+/// Bytes of answers to one connection that wait.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// A frame of so many bytes is submitted before the turn is over.
 pub(super) const FRAME_BYTES: usize = 8 << 20;
 /// Publications of one worker that wait for answers of others, above which it reads no more.
@@ -127,6 +129,10 @@ pub(super) struct Journal {
     pub(super) cleaned: u64,
     /// Messages whose bytes may be let go at the end of the turn.
     pub(super) spillable: Vec<MessageRef>,
+    /// The frame with the last end of a session.
+    last_end: u64,
+    /// The last frame that was synced, and let go.
+    pub(super) synced: u64,
     /// The last state of the log that was acted on.
     pub(super) state: LogState,
 }
@@ -153,6 +159,8 @@ impl Journal {
             late_answers: Vec::new(),
             cleaned: 0,
             spillable: Vec::new(),
+            last_end: 0,
+            synced: 0,
             state: LogState::Ok,
         }
     }
@@ -161,6 +169,17 @@ impl Journal {
     /// begin.
     pub(super) fn write(&mut self, record: &Record<'_>) -> u64 {
         record.encode(&mut self.frame) as u64
+    }
+
+    /// Writes the end of a session into this turn's frame.
+    pub(super) fn write_end(&mut self, sid: u64) {
+        self.write(&Record::SessionEnd { sid });
+        self.last_end = self.number;
+    }
+
+    /// Whether a session has ended of which a crash could bring back something.
+    pub(super) fn has_unsafe_end(&self) -> bool {
+        self.last_end > self.synced
     }
 
     /// This turn's frame is to be synced: somebody waits for it.
@@ -190,6 +209,12 @@ impl Journal {
     #[inline]
     pub(super) fn holds(&self, conn: ConnId) -> bool {
         !self.held.is_empty() && self.held.contains_key(&conn)
+    }
+
+    /// Whether so many answers to a connection wait for the log that no more of its packets are
+    /// read.
+    pub(super) fn has_too_many_answers(&self, conn: ConnId) -> bool {
+        self.held.get(&conn).is_some_and(|held| held.bytes.len() > ANSWER_BYTES_MAX)
     }
 
     /// Whether answers to a connection wait for the log.

@@ -80,7 +80,10 @@ impl<T: Transport> Worker<T> {
 
     /// A frame is as safe as it has to be.
     fn let_go(&mut self, frame: UnderWay) {
-        let UnderWay { address, number, mut cargo, .. } = frame;
+        let UnderWay { address, number, must_sync, mut cargo, .. } = frame;
+        if let Some(journal) = self.journal.as_mut().filter(|_| must_sync) {
+            journal.synced = number;
+        }
         for kept in cargo.messages.drain(..) {
             self.on_kept(&kept, address);
         }
@@ -142,9 +145,10 @@ impl<T: Transport> Worker<T> {
 
     /// A message that sessions of this worker may wait for is in the log.
     pub(super) fn on_kept_here(&mut self, id: u64, position: u64) {
+        // Who waits goes on also if there is nothing left to wait for.
+        self.wake_waiting(id);
         let Some(message) = self.pool.find_logged(id) else { return };
         self.pool.keep(&message, position);
-        self.wake_waiting(id);
         self.spill_later(message);
     }
 
@@ -167,7 +171,7 @@ impl<T: Transport> Worker<T> {
         let key = self.sessions.key(self.index, session);
         let Some(journal) = &mut self.journal else { return };
         let sessions = journal.waiting.entry(id).or_default();
-        if sessions.last() != Some(&key) {
+        if !sessions.contains(&key) {
             sessions.push(key);
         }
     }

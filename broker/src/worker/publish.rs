@@ -33,21 +33,44 @@ impl<T: Transport> Worker<T> {
     ) {
         self.counters.publishes_received += 1;
         self.counters.touch();
+        if self.journal.is_some() {
+            return self.on_publish_beside_log(publisher, message, packet_id);
+        }
         let qos = self.pool.get(&message).qos;
-        if self.journal.is_some()
-            && let Some(code) = self.refusal_of_log(&message)
-        {
+        let code = self.publish_for(publisher, &message);
+        self.pool.release(message);
+        if let Some(packet_id) = packet_id {
+            self.acknowledge_now(publisher, packet_id, qos, code);
+        }
+    }
+
+    /// Publishes a client's message, and says what to answer.
+    #[inline]
+    fn publish_for(&mut self, publisher: Publisher, message: &MessageRef) -> ReasonCode {
+        if self.pool.get(message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
+            ReasonCode::NotAuthorized
+        } else if self.publish(message, Some(publisher.session), Some(publisher.conn)) {
+            ReasonCode::Success
+        } else {
+            ReasonCode::NoMatchingSubscribers
+        }
+    }
+
+    /// A client's PUBLISH where there is a log, that may have to have it first.
+    #[inline(never)]
+    fn on_publish_beside_log(
+        &mut self,
+        publisher: Publisher,
+        message: MessageRef,
+        packet_id: Option<PacketId>,
+    ) {
+        let qos = self.pool.get(&message).qos;
+        if let Some(code) = self.refusal_of_log(&message) {
             self.pool.release(message);
             return self.refuse_publish(publisher, packet_id, qos, code);
         }
         let is_recording = self.begin_recording(&message);
-        let code = if self.pool.get(&message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
-            ReasonCode::NotAuthorized
-        } else if self.publish(&message, Some(publisher.session), Some(publisher.conn)) {
-            ReasonCode::Success
-        } else {
-            ReasonCode::NoMatchingSubscribers
-        };
+        let code = self.publish_for(publisher, &message);
         if is_recording {
             let session = self.sessions.key(self.index, publisher.session);
             let ack = packet_id.map(|packet_id| Acknowledgement {

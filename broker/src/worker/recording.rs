@@ -18,7 +18,7 @@ use dunlin_queue::{Entry, MessagePool, MessageRef};
 use super::acknowledge::Acknowledgement;
 use super::journal::Kept;
 use super::mail::{Answer, Copied, Mail, Ticket};
-use super::sessions::SessionId;
+use super::sessions::{SessionId, SessionKey};
 use super::settings::Level;
 use super::{Transport, Worker};
 use crate::store::LogState;
@@ -72,14 +72,26 @@ pub(super) struct Pending {
     must_sync: bool,
     ack: Option<Acknowledgement>,
     /// A delivery that is over once this one is written down.
-    instead_of: Option<Replaced>,
+    then: Option<Then>,
 }
 
-/// A delivery that another one replaces: session and message.
+/// What is written down behind a publication, and not before it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Replaced {
-    pub(super) sid: u64,
-    pub(super) id: u64,
+pub(super) enum Then {
+    /// A delivery is done with, as this one replaces it.
+    Done {
+        /// Whose.
+        sid: u64,
+        /// Of which message.
+        id: u64,
+    },
+    /// A session without the will that this publication is.
+    Session(SessionKey),
+    /// The end of the session whose will it is.
+    Ended {
+        /// Which.
+        sid: u64,
+    },
 }
 
 impl Pending {
@@ -95,7 +107,7 @@ impl Pending {
             is_recorded: false,
             must_sync: false,
             ack: Some(ack),
-            instead_of: None,
+            then: None,
         }
     }
 
@@ -190,7 +202,8 @@ impl<T: Transport> Worker<T> {
     pub(super) fn note_delivery(&mut self, session: SessionId, entry: &mut Entry) -> Option<Noted> {
         let slot = self.sessions.get(session);
         let sid = slot.durable.as_deref().filter(|_| entry.qos != QoS::AtMostOnce)?.sid;
-        let recording = self.journal.as_mut()?.recording.as_mut()?;
+        let journal = self.journal.as_mut().filter(|journal| journal.state != LogState::Failed)?;
+        let recording = journal.recording.as_mut()?;
         let is_copy = entry.group != 0 || recording.last_sid == sid;
         recording.last_sid = sid;
         if is_copy {
@@ -229,12 +242,12 @@ impl<T: Transport> Worker<T> {
     }
 
     /// The message has been routed: it is written down when all have answered, and acknowledged
-    /// when that is safe. `instead_of` is the delivery that it replaces.
+    /// when that is safe.
     pub(super) fn end_recording(
         &mut self,
         message: &MessageRef,
         ack: Option<Acknowledgement>,
-        instead_of: Option<Replaced>,
+        then: Option<Then>,
     ) {
         let level = self.shared.settings.durability.level(self.pool.get(message).topic());
         let Some(journal) = &mut self.journal else { return };
@@ -255,7 +268,7 @@ impl<T: Transport> Worker<T> {
             is_recorded,
             must_sync: level == Level::Fsync,
             ack,
-            instead_of,
+            then,
         });
         self.settle_pending();
     }
@@ -337,9 +350,10 @@ impl<T: Transport> Worker<T> {
             }
             self.pool.release(message);
         }
-        if let Some(Replaced { sid, id }) = pending.instead_of {
-            journal.write(&Record::Done { sid, id });
+        if let Some(then) = pending.then {
+            self.write_then(then);
         }
+        let Some(journal) = &mut self.journal else { return };
         if is_written || is_recorded {
             journal.wait_for_frame(must_sync);
         }
@@ -352,6 +366,24 @@ impl<T: Transport> Worker<T> {
             self.acknowledge_behind(ack, level, is_written);
         }
         self.submit_if_large();
+    }
+}
+
+impl<T: Transport> Worker<T> {
+    /// Writes down what had to come behind a publication.
+    pub(super) fn write_then(&mut self, then: Then) {
+        let Some(journal) = &mut self.journal else { return };
+        match then {
+            Then::Done { sid, id } => {
+                journal.write(&Record::Done { sid, id });
+            }
+            Then::Session(key) => {
+                if let Some(session) = self.sessions.resolve(key) {
+                    self.record_session(session);
+                }
+            }
+            Then::Ended { sid } => journal.write_end(sid),
+        }
     }
 }
 

@@ -204,12 +204,15 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Writes down what becomes of a topic's retained message.
-    fn record_retained(&mut self, message: &MessageRef) {
+    /// `replaces_logged` says that the log has an earlier one, which has to go even if the topic is
+    /// not kept any more.
+    fn record_retained(&mut self, message: &MessageRef, replaces_logged: bool) {
         let Some(journal) = &mut self.journal else { return };
-        if self.pool.get(message).id == 0 {
+        let is_kept = self.pool.get(message).id != 0;
+        if !is_kept && !replaces_logged {
             return;
         }
-        if self.pool.get(message).payload().is_empty() {
+        if !is_kept || self.pool.get(message).payload().is_empty() {
             let topic = self.pool.get(message).topic();
             journal.write(&Record::RetainedGone { topic });
         } else {
@@ -258,8 +261,9 @@ impl<T: Transport> Worker<T> {
         let replaced = if content.payload().is_empty() {
             // Deletes, and is never stored itself [MQTT-3.3.1-6] [MQTT-3.3.1-7].
             let removed = shard.index.remove(topic);
-            if removed.is_some() {
-                self.record_retained(&message);
+            if let Some(removed) = &removed {
+                let is_logged = self.pool.get(removed).id != 0;
+                self.record_retained(&message, is_logged);
             }
             self.pool.release(message);
             removed
@@ -277,7 +281,9 @@ impl<T: Transport> Worker<T> {
             }
             // An own borrow of the topic: the message moves into the index.
             let topic: Box<str> = topic.into();
-            self.record_retained(&message);
+            let old = shard.index.get(&topic);
+            let is_logged = old.is_some_and(|old| self.pool.get(old).id != 0);
+            self.record_retained(&message, is_logged);
             self.retained.index.insert(&topic, message)
         };
         if let Some(old) = replaced {

@@ -10,7 +10,7 @@ use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{GroupId, Member, Subscription, Target};
 
 use super::mail::{Answer, GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey, Ticket};
-use super::recording::Replaced;
+use super::recording::Then;
 use super::sessions::{SessionId, SessionKey};
 use super::{Transport, Worker};
 
@@ -141,6 +141,10 @@ impl<T: Transport> Worker<T> {
 
     /// The session has gone offline: others get what it was not sent yet.
     pub(super) fn redispatch_queued(&mut self, session: SessionId) {
+        if self.shutdown.is_begun() {
+            // Everybody is being disconnected: the log has it for this one.
+            return;
+        }
         let slot = self.sessions.get_mut(session);
         if slot.memberships.is_empty() {
             return;
@@ -316,7 +320,7 @@ impl<T: Transport> Worker<T> {
             return self.redispatch(group, message, except, never_again);
         }
         let id = self.pool.get(message).id;
-        let replaced = instead_of.map(|sid| Replaced { sid, id });
+        let replaced = instead_of.map(|sid| Then::Done { sid, id });
         // Another number, as it may come back to one that is done with this.
         let message = self.renumbered(message);
         self.begin_recording_for(&message, None);

@@ -38,7 +38,7 @@ pub(super) fn for_each(
         loaded.sort_unstable_by_key(|loaded| loaded.wanted.id);
         for loaded in loaded {
             let id = loaded.wanted.id;
-            let content = loaded.content.ok_or_else(|| format!("message {id} is damaged"))?;
+            let content = loaded.content.map_err(|_| format!("message {id} is damaged"))?;
             visit(&ReadMessage { id, at: messages[&id], content })?;
         }
         bytes = 0;
