@@ -154,9 +154,11 @@ impl MessagePool {
         Ok(())
     }
 
-    /// Takes the bytes of an absent message from one that came by mail and is the same.
-    pub(crate) fn take_bytes(&mut self, known: &MessageRef, message: &mut Message) {
+    /// Takes what is missing in a message from one that came by mail and is the same.
+    pub(crate) fn complete(&mut self, known: &MessageRef, message: &mut Message) {
         let slot = &mut self.slots[known.0 as usize];
+        // Records of messages that are not retained do not say who has sent them.
+        slot.message.publisher = message.publisher;
         if slot.message.is_absent() {
             // An answer to who has asked for them changes nothing any more.
             self.stats.live_bytes += slot.message.len();

@@ -184,7 +184,7 @@ impl MessagePool {
         if message.id != 0
             && let Some(known) = self.find_logged(message.id)
         {
-            self.take_bytes(&known, message);
+            self.complete(&known, message);
             return known;
         }
         let index = self.free_slot();

@@ -51,8 +51,8 @@ impl Session {
         self.poll_queue(cx, out)
     }
 
-    /// `None` when there is nothing to send again any more. A PUBLISH goes out again whatever its
-    /// expiry says \[MQTT-4.3.3-7\].
+    /// `None` when there is nothing to send again any more. What was sent once goes out again
+    /// whatever its expiry says \[MQTT-4.3.3-7\].
     #[cold]
     fn poll_resend(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<Polled> {
         let State::Online(link) = &mut self.state else { return None };
@@ -71,7 +71,15 @@ impl Session {
             }
         }
         let id = slot.packet_id;
+        let mut reason = DropReason::PacketTooLarge;
         let copied = match &slot.stage {
+            // It has waited for the log only: its delivery has not begun [MQTT-3.3.2-5].
+            Stage::Publish(entry)
+                if slot.fresh && cx.pool.get(&entry.message).is_expired(cx.now) =>
+            {
+                reason = DropReason::Expired;
+                None
+            }
             Stage::Publish(entry)
                 if cx.pool.get(&entry.message).is_absent() && !cx.pool.is_lost(&entry.message) =>
             {
@@ -102,7 +110,7 @@ impl Session {
                     // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
                     entry.group = 0;
                 }
-                Some(Polled::Undeliverable(entry, DropReason::PacketTooLarge))
+                Some(Polled::Undeliverable(entry, reason))
             }
             _ => Some(Polled::Idle),
         }

@@ -77,7 +77,8 @@ fn packet_identifiers_that_the_client_may_know_are_not_given_away_after_a_crash(
     assert_eq!(subscriber.take(), ["PUBLISH t \"m\" q2 id=1", "PUBLISH t \"m\" q2 id=2"]);
     subscriber.send(&mut sim, pubrec(1));
     let mut sim = power_cut(sim, settings);
-    assert_eq!(what_came_back(&mut sim, "s"), ["PUBREL 1", "PUBREL 2"]);
+    let expected = ["PUBREL 1", "PUBLISH t \"m\" q2 id=2 dup"];
+    assert_eq!(what_came_back(&mut sim, "s"), expected);
 }
 
 #[test]
@@ -92,4 +93,47 @@ fn what_was_published_at_qos_0_and_is_upgraded_keeps_its_place() {
     publisher.write(Publishing::q0("t", "not").v5());
     sim.run();
     assert_eq!(subscriber.take(), ["PUBLISH t \"retained\" q2 id=1", "PUBLISH t \"not\" q2 id=2"]);
+}
+
+#[test]
+fn mqtt5_3_3_2_5_what_expires_while_its_packet_identifier_is_written_down_is_not_sent() {
+    let mut sim = durable(1);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 2).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let brief = Publishing::q2("t", "m", 1).with(Property::MessageExpiryInterval(1));
+    publisher.write(brief.v5());
+    sim.run_workers();
+    sim.run_storage_step();
+    // It is in flight, its identifier on the way to the log.
+    sim.run_workers();
+    subscriber.drop_connection(&mut sim);
+    sim.advance_s(2);
+    assert_eq!(what_came_back(&mut sim, "s"), [""; 0]);
+}
+
+#[test]
+fn a_message_that_came_to_a_session_on_two_ways_is_not_taken_for_one() {
+    let mut sim = durable(1);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 1).and("$share/g/t", 2).v5());
+    let _ = subscriber.take();
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    publisher.send(&mut sim, Publishing::q2("t", "m", 1).v5());
+    assert_eq!(subscriber.take(), ["PUBLISH t \"m\" q1 id=1", "PUBLISH t \"m\" q2 id=2"]);
+    subscriber.send(&mut sim, pubrec(2));
+    let mut sim = power_cut(sim, Settings::default());
+    assert_eq!(what_came_back(&mut sim, "s"), ["PUBLISH t \"m\" q1 id=1 dup", "PUBREL 2"]);
+}
+
+#[test]
+fn a_session_that_was_to_end_with_its_next_connection_does_not_come_back() {
+    let mut sim = durable(1);
+    let client = Client::online(&mut sim, &persistent("s"));
+    client.drop_connection(&mut sim);
+    let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
+    assert!(client.take()[0].starts_with("CONNACK Success present"));
+    let mut sim = power_cut(sim, Settings::default());
+    let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
+    assert!(!client.take()[0].contains("present"));
 }

@@ -130,11 +130,10 @@ impl<T: Transport> Worker<T> {
     }
 
     fn move_message(&mut self, record: &MessageRecord<'_>, refs: &[u8]) {
-        let Some(message) = self.pool.find_logged(record.id) else { return };
-        let Some(journal) = &mut self.journal else { return self.pool.release(message) };
+        let Some(journal) = &mut self.journal else { return };
         let moved = MessageRecord { refs: Refs::new(refs), ..*record };
         let offset = journal.write(&Record::Message(moved));
-        journal.cargo.messages.push(Kept { message, offset, tell: 0 });
+        journal.cargo.messages.push(Kept { id: record.id, offset, tell: 0 });
         self.submit_if_large();
     }
 }

@@ -23,11 +23,11 @@ impl<T: Transport> Worker<T> {
     pub(super) fn deliver(
         &mut self,
         session: SessionId,
-        entry: Entry,
+        mut entry: Entry,
         publisher: Option<PublisherKey>,
     ) {
         let noted = match &self.journal {
-            Some(journal) if journal.recording.is_some() => self.note_delivery(session, &entry),
+            Some(journal) if journal.recording.is_some() => self.note_delivery(session, &mut entry),
             _ => None,
         };
         let slot = self.sessions.get_mut(session);
@@ -41,8 +41,8 @@ impl<T: Transport> Worker<T> {
             counters.drop(reason);
             overflowed |= reason == DropReason::QueueFullDisconnect;
         });
-        if let Some(before) = noted.filter(|_| !is_queued) {
-            self.take_delivery_back(before);
+        if let Some(noted) = noted.filter(|_| !is_queued) {
+            self.take_delivery_back(noted);
         }
         self.write_changes(session);
         self.after_delivery(session, publisher, overflowed);

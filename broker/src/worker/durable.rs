@@ -8,6 +8,7 @@ use super::conn::ConnId;
 use super::sessions::SessionId;
 use super::settings::Level;
 use super::{Transport, Worker};
+use crate::store::LogState;
 use crate::store::record::{Record, SessionRecord, WillRecord};
 
 /// What a session that outlives a crash has beside its slot.
@@ -25,15 +26,15 @@ impl<T: Transport> Worker<T> {
         self.shared.settings.durability.strictest() == Level::Fsync
     }
 
-    /// A connection has begun: from here on the session outlives a crash, or does not. The CONNACK
-    /// for a session that is new, or in place of one that is gone (`is_replaced`), is not sent
-    /// before that is safe.
+    /// A connection has begun: from here on the session outlives a crash, or does not, or for
+    /// another time. The CONNACK is not sent before that is safe, also for a session in place of one
+    /// that is gone (`is_replaced`). Who only comes back does not wait for space.
     pub(super) fn record_attached(&mut self, session: SessionId, conn: ConnId, is_replaced: bool) {
         let must_sync = self.syncs_sessions();
         let Some(journal) = &mut self.journal else { return };
         let slot = self.sessions.get_mut(session);
         let lives_on = slot.session.expiry_s() > 0;
-        let is_new = lives_on && slot.durable.is_none();
+        let must_wait = is_replaced || lives_on != slot.durable.is_some();
         match &slot.durable {
             None if lives_on => {
                 let sid = journal.port.session_number();
@@ -44,13 +45,12 @@ impl<T: Transport> Worker<T> {
             }
             Some(_) if !lives_on => {
                 self.record_ended(session);
-                return;
             }
             _ => {}
         }
         self.record_session(session);
         let Some(journal) = &mut self.journal else { return };
-        if is_replaced || is_new {
+        if must_wait || lives_on && journal.port.state() == LogState::Ok {
             journal.wait_for_frame(must_sync);
             journal.cargo.conns.push(conn);
             if let Some(conn) = self.conns.get_mut(conn) {

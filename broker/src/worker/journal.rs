@@ -46,7 +46,7 @@ impl ReadRequests {
 /// A message that is in the log when its frame is.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) message: MessageRef,
+    pub(super) id: u64,
     /// Where it is in the frame.
     pub(super) offset: u64,
     /// Other workers that have to know, a bit each.

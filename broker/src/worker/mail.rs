@@ -180,12 +180,22 @@ pub struct Ticket {
     pub(super) number: u64,
 }
 
+/// Deliveries of a message under another number: to a session that gets it more than once, or may.
+#[derive(Debug)]
+pub(super) struct Copied {
+    pub(super) id: u64,
+    /// The session, encoded as a delivery.
+    pub(super) refs: Vec<u8>,
+}
+
 /// What was found out about a message for the worker that writes it down.
 #[derive(Debug, Default)]
 pub struct Answer {
     pub(super) ticket: u64,
     /// Deliveries to sessions of the sender that outlive a crash, encoded.
     pub(super) refs: Vec<u8>,
+    /// Those under numbers of their own.
+    pub(super) copies: Vec<Copied>,
     /// So many more answers are to come, from workers the message was passed on to.
     pub(super) delegated: u32,
     /// This is one of those.
@@ -328,8 +338,8 @@ impl<T: Transport> Worker<T> {
                 self.set_member_online_here(&name, member, online);
             }
             Mail::GroupReturn(back) => self.on_group_return(*back),
-            Mail::Answer(answer) => self.on_answer(from, &answer),
-            Mail::Kept { id, position } => self.on_kept_elsewhere(id, position),
+            Mail::Answer(answer) => self.on_answer(from, *answer),
+            Mail::Kept { id, position } => self.on_kept_here(id, position),
             Mail::LogProgress => self.on_log_progress(),
             Mail::Clean(chunk) => self.on_chunk(&chunk),
             Mail::Loaded(loaded) => self.on_loaded(loaded),

@@ -82,7 +82,7 @@ impl<T: Transport> Worker<T> {
     fn let_go(&mut self, frame: UnderWay) {
         let UnderWay { address, number, mut cargo, .. } = frame;
         for kept in cargo.messages.drain(..) {
-            self.on_kept(kept, address);
+            self.on_kept(&kept, address);
         }
         for id in cargo.answers.drain(..) {
             let Some(journal) = &mut self.journal else { break };
@@ -118,25 +118,17 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// A message of this worker is in the log.
-    fn on_kept(&mut self, kept: Kept, frame_address: u64) {
-        let Kept { message, offset, tell } = kept;
+    /// A message that this worker has written down is in the log.
+    fn on_kept(&mut self, kept: &Kept, frame_address: u64) {
+        let Kept { id, offset, tell } = *kept;
         let position = if frame_address == 0 { 0 } else { frame_address + offset };
-        self.pool.keep(&message, position);
-        let id = self.pool.get(&message).id;
-        // It may have come back for a member of a group that lives elsewhere, as a copy.
-        if let Some(copy) = self.pool.find_logged(id) {
-            self.pool.keep(&copy, position);
-            self.pool.release(copy);
-        }
         let mut rest = tell;
         while rest != 0 {
             let worker = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             self.mail(worker, Mail::Kept { id, position });
         }
-        self.wake_waiting(id);
-        self.spill_later(message);
+        self.on_kept_here(id, position);
     }
 
     /// Lets the bytes of a message go at the end of the turn, if they take room that others need.
@@ -148,8 +140,8 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// A message that another worker has written down is in the log.
-    pub(super) fn on_kept_elsewhere(&mut self, id: u64, position: u64) {
+    /// A message that sessions of this worker may wait for is in the log.
+    pub(super) fn on_kept_here(&mut self, id: u64, position: u64) {
         let Some(message) = self.pool.find_logged(id) else { return };
         self.pool.keep(&message, position);
         self.wake_waiting(id);

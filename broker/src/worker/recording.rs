@@ -17,7 +17,7 @@ use dunlin_queue::{Entry, MessagePool, MessageRef};
 
 use super::acknowledge::Acknowledgement;
 use super::journal::Kept;
-use super::mail::{Answer, Mail, Ticket};
+use super::mail::{Answer, Copied, Mail, Ticket};
 use super::sessions::SessionId;
 use super::settings::Level;
 use super::{Transport, Worker};
@@ -29,6 +29,10 @@ use crate::store::record::{MessageRecord, Record, Refs, put_ref};
 pub(super) struct Recording {
     /// Deliveries to sessions that outlive a crash, encoded.
     pub(super) refs: Vec<u8>,
+    /// Those under numbers of their own.
+    copies: Vec<Copied>,
+    /// The session of the last one.
+    last_sid: u64,
     /// Other workers that were asked for theirs.
     pub(super) asked: u32,
     /// Members of share groups on other workers that it was sent to.
@@ -39,6 +43,15 @@ pub(super) struct Recording {
     pub(super) is_recorded: bool,
 }
 
+/// Where a delivery was noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Noted {
+    /// Among the others, from this byte on.
+    At(usize),
+    /// Behind all others, under a number of its own.
+    Copy,
+}
+
 /// A publication that is not written down yet.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -46,6 +59,8 @@ pub(super) struct Pending {
     pub(super) message: Option<MessageRef>,
     /// Deliveries so far.
     refs: Vec<u8>,
+    /// Those under numbers of their own, and the worker of each.
+    copies: Vec<(usize, Copied)>,
     /// Workers that have not answered.
     asked: u32,
     /// Answers of workers that it was passed on to, less those that have come.
@@ -73,6 +88,7 @@ impl Pending {
         Self {
             message: None,
             refs: Vec::new(),
+            copies: Vec::new(),
             asked: 0,
             delegated: 0,
             tell: 0,
@@ -123,8 +139,15 @@ impl<T: Transport> Worker<T> {
         self.settle_run();
         self.number(message);
         let Some(journal) = &mut self.journal else { return };
-        let (refs, is_recorded) = (Vec::new(), false);
-        journal.recording = Some(Recording { refs, asked: 0, delegated: 0, ticket, is_recorded });
+        journal.recording = Some(Recording {
+            refs: Vec::new(),
+            copies: Vec::new(),
+            last_sid: 0,
+            asked: 0,
+            delegated: 0,
+            ticket,
+            is_recorded: false,
+        });
     }
 
     /// Gives a message its number in the log, unless it has one.
@@ -160,27 +183,48 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Notes a delivery to a session that outlives a crash. Says where it stands, to take it back.
-    pub(super) fn note_delivery(&mut self, session: SessionId, entry: &Entry) -> Option<usize> {
+    ///
+    /// One session and one number make one delivery for the log. What a session gets through a
+    /// group it may get beside it, and with a copy for each subscription it gets several: such
+    /// copies have numbers of their own.
+    pub(super) fn note_delivery(&mut self, session: SessionId, entry: &mut Entry) -> Option<Noted> {
         let slot = self.sessions.get(session);
-        let durable = slot.durable.as_deref().filter(|_| entry.qos != QoS::AtMostOnce)?;
+        let sid = slot.durable.as_deref().filter(|_| entry.qos != QoS::AtMostOnce)?.sid;
         let recording = self.journal.as_mut()?.recording.as_mut()?;
+        let is_copy = entry.group != 0 || recording.last_sid == sid;
+        recording.last_sid = sid;
+        if is_copy {
+            let copy = self.renumbered(&entry.message);
+            self.pool.release(std::mem::replace(&mut entry.message, copy));
+        }
+        let recording = self.journal.as_mut()?.recording.as_mut()?;
+        let mut copied = Copied { id: self.pool.get(&entry.message).id, refs: Vec::new() };
         let before = recording.refs.len();
+        let refs = if is_copy { &mut copied.refs } else { &mut recording.refs };
         let mut one = [0];
         let identifiers = self.pool.identifier_slice(&entry.identifiers, &mut one);
-        put_ref(durable.sid, entry.qos, entry.retain, identifiers, &mut recording.refs);
+        put_ref(sid, entry.qos, entry.retain, identifiers, refs);
+        let noted = if is_copy { Noted::Copy } else { Noted::At(before) };
+        if is_copy {
+            recording.copies.push(copied);
+        }
         self.pool.hold(&entry.message);
         if entry.group != 0 {
             // Its topic may be needed to pick another member.
             self.pool.pin(&entry.message);
         }
-        Some(before)
+        Some(noted)
     }
 
     /// The session did not take the delivery after all.
-    pub(super) fn take_delivery_back(&mut self, before: usize) {
+    pub(super) fn take_delivery_back(&mut self, noted: Noted) {
         let journal = self.journal.as_mut();
-        if let Some(recording) = journal.and_then(|journal| journal.recording.as_mut()) {
-            recording.refs.truncate(before);
+        let Some(recording) = journal.and_then(|journal| journal.recording.as_mut()) else {
+            return;
+        };
+        match noted {
+            Noted::At(before) => recording.refs.truncate(before),
+            Noted::Copy => drop(recording.copies.pop()),
         }
     }
 
@@ -196,13 +240,15 @@ impl<T: Transport> Worker<T> {
         let Some(journal) = &mut self.journal else { return };
         let Some(recording) = journal.recording.take() else { return };
         let message = self.pool.share(message);
-        let Recording { refs, asked, delegated, is_recorded, .. } = recording;
+        let Recording { refs, copies, asked, delegated, is_recorded, .. } = recording;
+        let index = self.index;
         if let Some(ack) = &ack {
             journal.held.entry(ack.publisher.conn).or_default().pending += 1;
         }
         journal.pending.push_back(Pending {
             message: Some(message),
             refs,
+            copies: copies.into_iter().map(|copied| (index, copied)).collect(),
             asked,
             delegated: i64::from(delegated),
             tell: 0,
@@ -223,6 +269,7 @@ impl<T: Transport> Worker<T> {
         let answer = Answer {
             ticket: ticket.number,
             refs: recording.refs,
+            copies: recording.copies,
             delegated,
             is_delegated,
             is_recorded: false,
@@ -233,14 +280,14 @@ impl<T: Transport> Worker<T> {
     /// Sends an answer to the worker that has given its ticket out.
     pub(super) fn answer(&mut self, to: usize, answer: Answer) {
         if to == self.index {
-            self.on_answer(to, &answer);
+            self.on_answer(to, answer);
         } else {
             self.mail(to, Mail::Answer(Box::new(answer)));
         }
     }
 
     /// A worker that was asked has answered.
-    pub(super) fn on_answer(&mut self, from: usize, answer: &Answer) {
+    pub(super) fn on_answer(&mut self, from: usize, answer: Answer) {
         let Some(journal) = &mut self.journal else { return };
         let at = answer.ticket.wrapping_sub(journal.first_ticket) as usize;
         let Some(pending) = journal.pending.get_mut(at) else { return };
@@ -251,6 +298,7 @@ impl<T: Transport> Worker<T> {
         }
         pending.delegated += i64::from(answer.delegated);
         pending.is_recorded |= answer.is_recorded;
+        pending.copies.extend(answer.copies.into_iter().map(|copied| (from, copied)));
         if !answer.refs.is_empty() {
             pending.refs.extend_from_slice(&answer.refs);
             pending.tell |= 1 << from;
@@ -270,22 +318,26 @@ impl<T: Transport> Worker<T> {
     }
 
     fn write_down(&mut self, pending: Pending) {
-        let Pending { message, refs, tell, is_recorded, must_sync, ack, instead_of, .. } = pending;
+        let Pending { message, refs, copies, tell, is_recorded, must_sync, ack, .. } = pending;
         let Some(journal) = &mut self.journal else { return };
-        let is_written = !refs.is_empty();
+        let is_written = !refs.is_empty() || !copies.is_empty();
         if let Some(message) = message {
-            if is_written {
-                let record = message_record(&self.pool, &message, &refs, false);
-                let offset = journal.write(&Record::Message(record));
-                // Told also if it is this worker: a share group elsewhere may have picked one of
-                // its sessions.
+            let mut write = |id: Option<u64>, refs: &[u8], tell: u64| {
+                let record = message_record(&self.pool, &message, refs, false);
+                let id = id.unwrap_or(record.id);
+                let offset = journal.write(&Record::Message(MessageRecord { id, ..record }));
                 let tell = tell & !(1 << self.index);
-                journal.cargo.messages.push(Kept { message, offset, tell });
-            } else {
-                self.pool.release(message);
+                journal.cargo.messages.push(Kept { id, offset, tell });
+            };
+            if !refs.is_empty() {
+                write(None, &refs, tell);
             }
+            for (worker, Copied { id, refs }) in &copies {
+                write(Some(*id), refs, 1 << worker);
+            }
+            self.pool.release(message);
         }
-        if let Some(Replaced { sid, id }) = instead_of {
+        if let Some(Replaced { sid, id }) = pending.instead_of {
             journal.write(&Record::Done { sid, id });
         }
         if is_written || is_recorded {

@@ -63,12 +63,8 @@ impl<T: Transport> Worker<T> {
         }
         let mut cargo = std::mem::take(&mut journal.cargo);
         for under_way in journal.take_under_way() {
-            cargo.messages.extend(under_way.messages);
             cargo.conns.extend(under_way.conns);
             cargo.unholds.extend(under_way.unholds);
-        }
-        for kept in cargo.messages.drain(..) {
-            self.pool.release(kept.message);
         }
         self.pool.keep_all();
         let reason = "what you sent cannot be kept: the storage has failed";

@@ -59,6 +59,11 @@ impl Auditor {
                     publication.stage = Stage::Unclear;
                     publication.sent = tick;
                     publication.transmissions = 1;
+                    publication.places = (u64::MAX, u64::MAX);
+                    if publication.retain {
+                        let topic = publication.topic;
+                        self.retained.entry(topic).or_default().push(will.publication);
+                    }
                 }
             }
         }

@@ -195,14 +195,19 @@ impl Auditor {
         let copies = if self.rules.separate_copies { ordinary } else { ordinary.min(1) } + groups;
         let crashes = self.crashes;
         let publication = self.publications.get_mut(id);
+        let session = &mut self.sessions[client];
         // At QoS 1 each sending is a message of its own, for all the broker knows.
         let routings = if publication.qos == 2 { 1 } else { publication.transmissions };
         let mut allowed = copies * routings + replays;
-        if delivery.qos < 2 {
-            // The broker may have forgotten that it has sent it.
-            allowed += crashes - publication.crashes_before;
-        }
-        let before = self.sessions[client].delivered.get(&id).copied().unwrap_or(0);
+        let before = if delivery.qos == 2 && publication.qos == 2 {
+            let exactly = session.exactly.entry(id).or_default();
+            *exactly += 1;
+            *exactly - 1
+        } else {
+            // The broker may have forgotten that it has sent them, or that it has got it.
+            allowed *= 1 + crashes - publication.crashes_before;
+            session.delivered.get(&id).copied().unwrap_or(0)
+        };
         if before >= allowed {
             return violation(format!(
                 "c{client} got #{id} {} times, at most {allowed}: {delivery:?} of {publication:?}",
@@ -237,10 +242,12 @@ impl Auditor {
         if is_shared || may_be_replay && self.crashes > 0 {
             return Ok(());
         }
-        let Publication { publisher, qos, retain, transmissions, .. } = *self.publications.get(id);
-        if qos == 1 && transmissions > 1 {
+        let Publication { publisher, qos, retain, transmissions, crashes_before, .. } =
+            *self.publications.get(id);
+        if transmissions > 1 && (qos == 1 || self.crashes > crashes_before) {
             // Its first copy may have come before the subscription, or have been lost on its way
-            // at QoS 0: the second one comes behind what was sent since.
+            // at QoS 0: the second one comes behind what was sent since. After a crash, so it is at
+            // QoS 2.
             return Ok(());
         }
         let session = &mut self.sessions[client];

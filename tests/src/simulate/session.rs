@@ -78,6 +78,8 @@ pub struct Session {
     pub subscriptions: Subscriptions,
     /// What its client's application has got, and how often.
     pub delivered: BTreeMap<PubId, u32>,
+    /// Of those at QoS 2 on both ways, how often.
+    pub exactly: BTreeMap<PubId, u32>,
     /// The last first delivery in each lane.
     pub lanes: BTreeMap<Lane, PubId>,
     /// Acknowledged publications that it has to get.
@@ -99,6 +101,7 @@ impl Default for Session {
             will: None,
             subscriptions: Subscriptions::default(),
             delivered: BTreeMap::new(),
+            exactly: BTreeMap::new(),
             lanes: BTreeMap::new(),
             owed: BTreeSet::new(),
             owed_retained: BTreeMap::new(),
