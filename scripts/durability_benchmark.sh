@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # About three minutes: what durability costs, and what it is good for. Every scenario gets a fresh broker
-# on a fresh directory under target/, at level fsync, and a table with the targets comes last.
+# on a fresh directory under target/, and a table with the targets comes last. Times on a busy machine
+# prove nothing, so a target that is missed is said and is no failure; what is lost or does not run is.
 #   scripts/durability_benchmark.sh [--long] [--out DIR]
 # --long: ten minutes of steady load instead of half a minute.
 set -euo pipefail
@@ -54,14 +55,16 @@ target/release/dunlin-restart --dir "$data" | tee "$work/restart" || failed=1
 
 target/release/dunlin-bench report "$work"/*.json -o "$out/durability-$(date +%F).html"
 echo
-python3 - "$work" <<'END'
+python3 - "$work" <<'END' || failed=1
 import json, pathlib, re, sys
 
 work = pathlib.Path(sys.argv[1])
 rows = []
+is_whole = True
 
 def row(what, target, value, is_within, us="", lost=""):
-    rows.append((what, target, value, "yes" if is_within else "NO", us, lost))
+    met = ("yes" if is_within else "NO") if target else ""
+    rows.append((what, target, value, met, us, lost))
 
 def phases(name, level):
     file = work / f"{name}-{level}.json"
@@ -79,14 +82,16 @@ for level in ["fsync", "interval", "memory"]:
         found = phases(name, level).get(phase)
         if found is None:
             row(f"{name}, {level}: {phase}", f"{target:,}", "failed", False)
+            is_whole = False
             continue
         account = found.get("account") or {}
         wrong = sum(account.get(key, 0) for key in ["lost", "duplicated", "out_of_order", "foreign"])
+        is_whole &= wrong == 0
         row(
             f"{name}, {level}: {unit}",
             f">= {target:,}",
             f"{found['per_s']:,.0f}",
-            found["per_s"] >= target and wrong == 0,
+            found["per_s"] >= target,
             f"{found['broker']['cpu_us_each']:.3f}",
             str(wrong) if account else "",
         )
@@ -104,16 +109,18 @@ for line in (work / "amplification").read_text().splitlines()[2:]:
     payload, batch, stored, *_ = line.split()
     if batch == "64":
         row(f"bytes written per payload byte, {payload} B in 64s", "<= 1.5", stored, float(stored) <= 1.5)
-restart = re.search(r"([\d.]+) s to the first CONNACK; CPU ([\d.]+) s", (work / "restart").read_text())
+said = (work / "restart").read_text()
+restart = re.search(r"([\d.]+) s to the first CONNACK; CPU .*, ([\d.]+) s of it one behind", said)
 if restart:
     row("s from start to the first CONNACK", "<= 5", restart[1], float(restart[1]) <= 5)
-    row("s of CPU until then", "", restart[2], True)
+    row("the same on a quiet machine: s of CPU one behind the other", "<= 5", restart[2], float(restart[2]) <= 5)
 else:
     row("restart", "<= 5", "failed", False)
 head = ("", "target", "measured", "met", "CPU us each", "wrong")
 widths = [max(len(row[at]) for row in [head, *rows]) for at in range(6)]
 for row in [head, *rows]:
     print("  ".join(f"{cell:{'<' if at == 0 else '>'}{widths[at]}}" for at, cell in enumerate(row)).rstrip())
+sys.exit(not is_whole)
 END
 echo
 echo "$out/durability-$(date +%F).html"

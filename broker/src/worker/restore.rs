@@ -178,8 +178,8 @@ impl<T: Transport> Worker<T> {
 }
 
 /// In the order of the index they go into, where each then comes behind the last: in any other
-/// order every step down the tree is a miss of the cache. What tells topics apart mostly stands behind
-/// what all begin with, so that is compared, without another look at the topics themselves.
+/// order every step down the tree is a miss of the cache. What tells topics apart mostly stands
+/// behind what all begin with, so that is compared, without another look at the topics themselves.
 fn sort_by_topic(retained: &mut [StoredRetained]) {
     let Some(first) = retained.first().map(topic_of) else { return };
     let common = retained.iter().fold(first.len(), |common, other| {

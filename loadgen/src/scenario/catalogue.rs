@@ -156,12 +156,12 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
     ),
     scenario(
         "durable-fan-out",
-        "1 -> 1000 sessions that are away and then come, 1000 messages each",
+        "1 -> 1000 sessions that are away and then come, 5000 messages each",
         Kind::Offline(Everybody),
         Params {
             publishers: 1,
             subscribers: 1000,
-            messages: 1000,
+            messages: 5000,
             payload: 100,
             qos: 1,
             window: 100,
