@@ -2,7 +2,7 @@
 
 use super::audit::{Auditor, Verdict};
 use super::publication::Stage;
-use super::session::{Life, timer_after};
+use super::session::{Life, end_of, timer_after};
 use super::world::World;
 
 impl World {
@@ -39,6 +39,9 @@ impl Auditor {
         self.tick += 1;
         let (tick, now_ms) = (self.tick, self.now_ms);
         for client in 0..self.sessions.len() {
+            if self.sessions[client].expiry_s == 0 {
+                self.forget_groups(client);
+            }
             let session = &mut self.sessions[client];
             // From the restart on, it is a session without a connection. Of one that had none, the
             // broker may know only that much.
@@ -60,6 +63,9 @@ impl Auditor {
                     publication.sent = tick;
                     publication.transmissions = 1;
                     publication.places = (u64::MAX, u64::MAX);
+                    if let Some(seconds) = publication.expiry_s {
+                        publication.expires_min_ms = end_of(now_ms, seconds);
+                    }
                     if publication.retain {
                         let topic = publication.topic;
                         self.retained.entry(topic).or_default().push(will.publication);

@@ -87,6 +87,13 @@ impl Auditor {
         }
     }
 
+    /// A session is gone, and nobody was there to give what it had from its groups to others.
+    pub(super) fn forget_groups(&mut self, client: usize) {
+        let subscriptions = &self.sessions[client].subscriptions;
+        self.group_owed
+            .retain(|&(group, _), ()| subscriptions.filters().all(|(filter, _)| filter != group));
+    }
+
     fn has_certain_member(&self, filter: FilterId, except: usize) -> bool {
         self.sessions.iter().enumerate().any(|(client, session)| {
             client != except
