@@ -1,7 +1,7 @@
 //! The broker crashes, and what then is still certain: what it had acknowledged.
 
 use super::audit::{Auditor, Verdict};
-use super::publication::Stage;
+use super::publication::{PubId, Stage};
 use super::session::{Life, end_of, timer_after};
 use super::world::World;
 
@@ -37,43 +37,58 @@ impl Auditor {
     pub fn on_crash(&mut self) {
         self.crashes += 1;
         self.tick += 1;
-        let (tick, now_ms) = (self.tick, self.now_ms);
+        let now_ms = self.now_ms;
         for client in 0..self.sessions.len() {
             if self.sessions[client].expiry_s == 0 {
                 self.forget_groups(client);
             }
             let session = &mut self.sessions[client];
+            if session.life == Life::None
+                && let Some(ghost) = session.ghost.take()
+            {
+                *session = *ghost;
+                session.is_doubtful = true;
+                session.owed.clear();
+                session.life = Life::Offline { ends_min_ms: now_ms, ends_max_ms: now_ms };
+            }
             // From the restart on, it is a session without a connection. Of one that had none, the
             // broker may know only that much.
-            let latest_ms = timer_after(now_ms, session.expiry_s);
+            let latest_ms = timer_after(now_ms, session.connected_s);
             session.life = match session.life {
                 Life::None => Life::None,
                 Life::Online => Life::Offline { ends_min_ms: latest_ms, ends_max_ms: latest_ms },
-                Life::Offline { ends_min_ms, .. } => {
-                    Life::Offline { ends_min_ms, ends_max_ms: latest_ms }
-                }
+                Life::Offline { ends_min_ms, ends_max_ms } => Life::Offline {
+                    ends_min_ms: ends_min_ms.min(latest_ms),
+                    ends_max_ms: ends_max_ms.max(latest_ms),
+                },
             };
             // A replay is not kept: who subscribes again gets another.
             session.owed_retained.clear();
-            if let Some(will) = session.will.take() {
-                let publication = self.publications.get_mut(will.publication);
-                if publication.stage == Stage::Kept {
-                    // It may be published now, later or not at all.
-                    publication.stage = Stage::Unclear;
-                    publication.sent = tick;
-                    publication.transmissions = 1;
-                    publication.places = (u64::MAX, u64::MAX);
-                    if let Some(seconds) = publication.expiry_s {
-                        publication.expires_min_ms = end_of(now_ms, seconds);
-                    }
-                    if publication.retain {
-                        let topic = publication.topic;
-                        self.retained.entry(topic).or_default().push(will.publication);
-                    }
-                }
-            }
+            let will = session.will.take().map(|will| will.publication);
+            let wills = [will, session.taken_back.take()];
+            wills.into_iter().flatten().for_each(|id| self.on_will_unclear(id));
         }
         self.forget_unacknowledged();
         self.on_time(now_ms);
+    }
+
+    /// A will that was kept, or was taken back and the broker may not remember that: it may be
+    /// published now, later or not at all.
+    fn on_will_unclear(&mut self, id: PubId) {
+        let publication = self.publications.get_mut(id);
+        if publication.stage == Stage::Out {
+            return;
+        }
+        publication.stage = Stage::Unclear;
+        publication.sent = publication.sent.min(self.tick);
+        publication.transmissions = 1;
+        publication.places = (u64::MAX, u64::MAX);
+        if let Some(seconds) = publication.expiry_s {
+            publication.expires_min_ms = end_of(self.now_ms, seconds);
+        }
+        let retained = self.retained.entry(publication.topic).or_default();
+        if publication.retain && !retained.contains(&id) {
+            retained.push(id);
+        }
     }
 }

@@ -82,7 +82,15 @@ impl Auditor {
             let publications = &self.publications;
             // At QoS 1 for certain, that is.
             let is_raised = self.rules.upgrade_qos;
-            let stays = |id: PubId| goes_on && publications.get(id).qos == 1 && !is_raised;
+            // After a crash, what a member has is no longer known as its group's.
+            let crashes = self.crashes;
+            let stays = |id: PubId| {
+                let publication = publications.get(id);
+                goes_on
+                    && publication.qos == 1
+                    && !is_raised
+                    && publication.crashes_before == crashes
+            };
             self.group_owed.retain(|&(other, id), ()| other != filter || stays(id));
         }
     }

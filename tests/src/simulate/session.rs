@@ -72,6 +72,13 @@ pub struct Session {
     pub is_doubtful: bool,
     /// Seconds it outlives its connection.
     pub expiry_s: u32,
+    /// The same as the last CONNACK said: what a DISCONNECT changes is not answered.
+    pub connected_s: u32,
+    /// The will that its last DISCONNECT took back.
+    pub taken_back: Option<PubId>,
+    /// What came before, if it outlived its connection: it ended without an answer, so after a
+    /// crash it may be there again.
+    pub ghost: Option<Box<Session>>,
     /// The will of its connection.
     pub will: Option<KeptWill>,
     /// What it has asked for.
@@ -98,6 +105,9 @@ impl Default for Session {
             life: Life::None,
             is_doubtful: false,
             expiry_s: 0,
+            connected_s: 0,
+            taken_back: None,
+            ghost: None,
             will: None,
             subscriptions: Subscriptions::default(),
             delivered: BTreeMap::new(),
@@ -155,6 +165,10 @@ impl Session {
 
     /// Begins anew, with nothing of before.
     pub fn renew(&mut self) {
-        *self = Self::default();
+        let before = std::mem::take(self);
+        self.ghost = match before.connected_s {
+            0 => before.ghost,
+            _ => Some(Box::new(before)),
+        };
     }
 }
