@@ -114,9 +114,12 @@ impl MessagePool {
         self.slots[message.0 as usize].logged.position
     }
 
-    /// Has the message's bytes stay in memory: somebody may need them to choose another receiver.
+    /// Has the message's bytes stay in memory: somebody may need them to choose another receiver,
+    /// or has sent some of them.
     pub fn pin(&mut self, message: &MessageRef) {
-        self.slots[message.0 as usize].logged.is_pinned = true;
+        let slot = &mut self.slots[message.0 as usize];
+        // One without a number is never let go.
+        slot.logged.is_pinned = slot.message.id != 0;
     }
 
     /// Lets the message's bytes go, if they are in the log and somebody else still waits for them.

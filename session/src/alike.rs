@@ -96,7 +96,8 @@ impl Session {
             let message = cx.pool.get(&entry.message);
             // What has an expiry says how much of it is left, and may have none.
             let is_lasting = message.expires_at == Time::NEVER;
-            let is_small = message.payload().len() <= COPIED_PAYLOAD_MAX;
+            // What is on disk only has to be loaded first.
+            let is_small = !message.is_absent() && message.payload().len() <= COPIED_PAYLOAD_MAX;
             let Some(likeness) = entry.likeness().filter(|_| is_lasting && is_small) else {
                 return false;
             };

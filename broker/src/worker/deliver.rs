@@ -30,6 +30,10 @@ impl<T: Transport> Worker<T> {
             Some(journal) if journal.recording.is_some() => self.note_delivery(session, &mut entry),
             _ => None,
         };
+        if entry.group != 0 {
+            // Its topic may be needed to pick another member.
+            self.pool.pin(&entry.message);
+        }
         let slot = self.sessions.get_mut(session);
         let limits = &self.shared.settings.limits;
         let queue_limits = slot.queue_limits(limits, &self.elastic_queue);

@@ -165,6 +165,7 @@ impl<T: Transport> Worker<T> {
             }
             Wrote::Part { of_payload } => {
                 if let (Some(message), Some(conn)) = (body, self.conns.get_mut(id)) {
+                    self.pool.pin(&message);
                     let unsent = conn.unsent.get_or_insert_with(|| self.buffers.unsent());
                     unsent.large = Some(LargePayload { message, sent: of_payload });
                 }

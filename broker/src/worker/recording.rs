@@ -209,10 +209,6 @@ impl<T: Transport> Worker<T> {
             recording.copies.push(copied);
         }
         self.pool.hold(&entry.message);
-        if entry.group != 0 {
-            // Its topic may be needed to pick another member.
-            self.pool.pin(&entry.message);
-        }
         Some(noted)
     }
 
