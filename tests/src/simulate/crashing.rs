@@ -74,7 +74,7 @@ impl Auditor {
 
     /// A will that was kept, or was taken back and the broker may not remember that: it may be
     /// published now, later or not at all.
-    fn on_will_unclear(&mut self, id: PubId) {
+    pub(super) fn on_will_unclear(&mut self, id: PubId) {
         let publication = self.publications.get_mut(id);
         if publication.stage == Stage::Out {
             return;
