@@ -171,6 +171,17 @@ impl MessagePool {
         }
     }
 
+    /// The message's record is about to go, of which `bytes` are the content: from here on it is in
+    /// memory only.
+    pub fn take_out(&mut self, message: &MessageRef, bytes: &[u8]) {
+        let slot = &mut self.slots[message.0 as usize];
+        slot.logged.position = 0;
+        if slot.message.is_absent() && slot.message.remember_bytes(bytes.to_vec()).is_ok() {
+            slot.logged.is_asked_for = false;
+            self.stats.live_bytes += slot.message.len();
+        }
+    }
+
     /// The message's bytes could not be read: whoever waits for it has to do without.
     pub fn lose(&mut self, message: &MessageRef) {
         self.slots[message.0 as usize].logged.is_lost = true;

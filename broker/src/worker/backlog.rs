@@ -57,7 +57,8 @@ impl<T: Transport> Worker<T> {
         for Loaded { wanted, content } in loaded {
             let Some(message) = self.pool.find_logged(wanted.id) else { continue };
             let position = self.pool.position(&message);
-            let is_loaded = content.is_some_and(|bytes| self.pool.load(&message, bytes).is_ok());
+            let is_loaded = content.is_some_and(|bytes| self.pool.load(&message, bytes).is_ok())
+                || !self.pool.get(&message).is_absent();
             if !is_loaded && position != wanted.position {
                 // It was moved while it was read.
                 again.push(Wanted { position, ..wanted });

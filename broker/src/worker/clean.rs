@@ -28,14 +28,16 @@ impl<T: Transport> Worker<T> {
             }
         }
         let mut alive = self.alive_deliveries(deliveries);
-        for (_, frame) in &chunk.frames {
+        for (records_at, frame) in &chunk.frames {
             for record in Records::new(frame) {
                 let Ok(Record::Message(message)) = record else { continue };
+                if message.is_retained {
+                    continue;
+                }
                 // Once, whatever other records of it there are: its deliveries are together now.
-                if !message.is_retained
-                    && let Some(refs) = alive.remove(&message.id)
-                {
-                    self.move_message(&message, &refs);
+                match alive.remove(&message.id) {
+                    Some(refs) => self.move_message(&message, &refs),
+                    None => self.take_out(&message, records_at + message.position as u64),
                 }
             }
         }
@@ -127,6 +129,17 @@ impl<T: Transport> Worker<T> {
             Stage::Release | Stage::Done => None,
         });
         in_flight.chain(session.queue().iter().map(number)).collect()
+    }
+
+    /// Nobody who outlives a crash needs the message any more, but others here may.
+    fn take_out(&mut self, record: &MessageRecord<'_>, position: u64) {
+        if let Some(message) = self.pool.find_logged(record.id) {
+            if self.pool.position(&message) == position {
+                self.pool.take_out(&message, record.content);
+            }
+            self.wake_waiting(record.id);
+            self.pool.release(message);
+        }
     }
 
     fn move_message(&mut self, record: &MessageRecord<'_>, refs: &[u8]) {
