@@ -65,18 +65,21 @@ impl Auditor {
             // A replay is not kept: who subscribes again gets another.
             session.owed_retained.clear();
             let will = session.will.take().map(|will| will.publication);
-            let wills = [will, session.taken_back.take()];
+            let wills = [will, session.past_will.take()];
             wills.into_iter().flatten().for_each(|id| self.on_will_unclear(id));
         }
         self.forget_unacknowledged();
         self.on_time(now_ms);
     }
 
-    /// A will that was kept, or was taken back and the broker may not remember that: it may be
-    /// published now, later or not at all.
+    /// A will that was kept, or that the broker may not remember to have published or forgotten: it
+    /// may be published now, later or not at all.
     pub(super) fn on_will_unclear(&mut self, id: PubId) {
         let publication = self.publications.get_mut(id);
         if publication.stage == Stage::Out {
+            publication.transmissions += 1;
+            publication.settled = None;
+            (publication.places.1, publication.expires_max_ms) = (u64::MAX, u64::MAX);
             return;
         }
         publication.stage = Stage::Unclear;

@@ -74,8 +74,9 @@ pub struct Session {
     pub expiry_s: u32,
     /// The same as the last CONNACK said: what a DISCONNECT changes is not answered.
     pub connected_s: u32,
-    /// The will that its last DISCONNECT took back.
-    pub taken_back: Option<PubId>,
+    /// The will of its last connection that was taken back, or has gone out: a broker that crashes
+    /// may not remember that.
+    pub past_will: Option<PubId>,
     /// What came before, if it outlived its connection: it ended without an answer, so after a
     /// crash it may be there again.
     pub ghost: Option<Box<Session>>,
@@ -106,7 +107,7 @@ impl Default for Session {
             is_doubtful: false,
             expiry_s: 0,
             connected_s: 0,
-            taken_back: None,
+            past_will: None,
             ghost: None,
             will: None,
             subscriptions: Subscriptions::default(),
