@@ -1,6 +1,7 @@
 //! The broker crashes, and what then is still certain: what it had acknowledged.
 
 use super::audit::{Auditor, Verdict};
+use super::link::Incoming;
 use super::publication::{PubId, Stage};
 use super::session::{Life, end_of, timer_after};
 use super::world::World;
@@ -12,9 +13,20 @@ impl World {
             self.run_a_little()?;
         }
         let workers = self.random.pick(&[self.broker.workers(), self.broker.workers(), 1, 2, 3]);
-        self.broker.crash(workers, &mut self.random);
-        self.note(&format!("the broker crashes, and starts again with {workers} workers"));
+        let is_graceful = self.random.percent(20);
+        let mut took_ms = 0;
+        if is_graceful {
+            took_ms = self.broker.restart(workers);
+        } else {
+            self.broker.crash(workers, &mut self.random);
+        }
+        let how = if is_graceful { "ends" } else { "crashes" };
+        self.note(&format!("the broker {how}, and starts again with {workers} workers"));
         for index in 0..self.clients.len() {
+            if is_graceful && let Some(link) = &mut self.clients[index].link {
+                link.receive(&self.audit.names, &self.audit.publications, self.audit.now_ms)?;
+                link.arrived.retain(|incoming| !matches!(incoming, Incoming::Disconnect(_)));
+            }
             // Some of what had been sent still reaches the client.
             let count = self.random.pick(&[0, 3, usize::MAX]);
             self.read(index, count)?;
@@ -23,7 +35,7 @@ impl World {
                 self.orphans.extend(&link.unsettled);
             }
         }
-        self.audit.on_crash();
+        self.audit.on_crash(took_ms);
         // Nothing of before is under way any more.
         for id in std::mem::take(&mut self.orphans) {
             self.audit.on_settled(id, false);
@@ -33,10 +45,13 @@ impl World {
 }
 
 impl Auditor {
-    /// Every connection has ended, and what was not acknowledged may have happened or not.
-    pub fn on_crash(&mut self) {
+    /// Every connection has ended within so many milliseconds, and what was not acknowledged may
+    /// have happened or not.
+    pub fn on_crash(&mut self, took_ms: u64) {
         self.crashes += 1;
         self.tick += 1;
+        let before_ms = self.now_ms;
+        self.now_ms += took_ms;
         let now_ms = self.now_ms;
         for client in 0..self.sessions.len() {
             if self.sessions[client].expiry_s == 0 {
@@ -49,16 +64,17 @@ impl Auditor {
                 *session = *ghost;
                 session.is_doubtful = true;
                 session.owed.clear();
-                session.life = Life::Offline { ends_min_ms: now_ms, ends_max_ms: now_ms };
+                session.life = Life::Offline { ends_min_ms: before_ms, ends_max_ms: before_ms };
             }
             // From the restart on, it is a session without a connection. Of one that had none, the
             // broker may know only that much.
+            let earliest_ms = timer_after(before_ms, session.connected_s);
             let latest_ms = timer_after(now_ms, session.connected_s);
             session.life = match session.life {
                 Life::None => Life::None,
-                Life::Online => Life::Offline { ends_min_ms: latest_ms, ends_max_ms: latest_ms },
+                Life::Online => Life::Offline { ends_min_ms: earliest_ms, ends_max_ms: latest_ms },
                 Life::Offline { ends_min_ms, ends_max_ms } => Life::Offline {
-                    ends_min_ms: ends_min_ms.min(latest_ms),
+                    ends_min_ms: ends_min_ms.min(earliest_ms),
                     ends_max_ms: ends_max_ms.max(latest_ms),
                 },
             };
