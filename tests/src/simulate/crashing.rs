@@ -1,12 +1,33 @@
 //! The broker crashes, and what then is still certain: what it had acknowledged.
 
 use super::audit::{Auditor, Verdict};
+use super::connecting::Wish;
 use super::link::Incoming;
 use super::publication::{PubId, Stage};
 use super::session::{Life, end_of, timer_after};
 use super::world::World;
 
 impl World {
+    /// The broker crashes before a client has seen its CONNACK.
+    pub(super) fn crash_at_connect(&mut self, index: usize, wish: &Wish) -> Verdict {
+        let granted_s = wish.wanted_s().min(self.settings.limits.session_expiry_max_s);
+        self.run_a_little()?;
+        // What has come is not read.
+        self.clients[index].link = None;
+        self.audit.on_connect_lost(index, granted_s);
+        if wish.clean || self.audit.sessions[index].is_doubtful {
+            // If there was no session before, there may be a new one now, which the client would
+            // take for one that knows what it has sent.
+            self.clients[index].forget_session();
+            self.clients[index].is_blank = true;
+        }
+        self.crash()?;
+        if let Some(will) = wish.will {
+            self.audit.on_will_unclear(will.publication);
+        }
+        Ok(())
+    }
+
     /// The broker ends in the middle of whatever it does, and another one starts from its disk.
     pub(super) fn crash(&mut self) -> Verdict {
         if self.random.percent(70) {
@@ -58,14 +79,7 @@ impl Auditor {
                 self.forget_groups(client);
             }
             let session = &mut self.sessions[client];
-            if session.life == Life::None
-                && let Some(ghost) = session.ghost.take()
-            {
-                *session = *ghost;
-                session.is_doubtful = true;
-                session.owed.clear();
-                session.life = Life::Offline { ends_min_ms: before_ms, ends_max_ms: before_ms };
-            }
+            session.call_ghost(before_ms);
             // From the restart on, it is a session without a connection. Of one that had none, the
             // broker may know only that much.
             let earliest_ms = timer_after(before_ms, session.connected_s);
@@ -86,6 +100,26 @@ impl Auditor {
         }
         self.forget_unacknowledged();
         self.on_time(now_ms);
+    }
+
+    /// A CONNECT was sent, and its CONNACK never came: the session may have begun, or gone on with
+    /// another expiry.
+    fn on_connect_lost(&mut self, client: usize, granted_s: u32) {
+        let now_ms = self.now_ms;
+        let session = &mut self.sessions[client];
+        session.call_ghost(now_ms);
+        let granted_ms = timer_after(now_ms, granted_s);
+        let (ends_min_ms, ends_max_ms) = match session.life {
+            Life::Offline { ends_min_ms, ends_max_ms } => {
+                (ends_min_ms.min(granted_ms), ends_max_ms.max(granted_ms))
+            }
+            Life::None | Life::Online => {
+                session.is_doubtful = true;
+                (now_ms, granted_ms)
+            }
+        };
+        session.life = Life::Offline { ends_min_ms, ends_max_ms };
+        session.connected_s = session.connected_s.max(granted_s);
     }
 
     /// A will that was kept, or that the broker may not remember to have published or forgotten: it

@@ -164,6 +164,18 @@ impl Session {
         }
     }
 
+    /// What has ended without an answer may be there again.
+    pub fn call_ghost(&mut self, now_ms: u64) {
+        if self.life == Life::None
+            && let Some(ghost) = self.ghost.take()
+        {
+            *self = *ghost;
+            self.is_doubtful = true;
+            self.owed.clear();
+            self.life = Life::Offline { ends_min_ms: now_ms, ends_max_ms: now_ms };
+        }
+    }
+
     /// Begins anew, with nothing of before.
     pub fn renew(&mut self) {
         let before = std::mem::take(self);
