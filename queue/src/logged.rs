@@ -114,9 +114,12 @@ impl MessagePool {
         self.slots[message.0 as usize].logged.position
     }
 
-    /// Has the message's bytes stay in memory: somebody may need them to choose another receiver.
+    /// Has the message's bytes stay in memory: somebody may need them to choose another receiver,
+    /// or has sent some of them.
     pub fn pin(&mut self, message: &MessageRef) {
-        self.slots[message.0 as usize].logged.is_pinned = true;
+        let slot = &mut self.slots[message.0 as usize];
+        // One without a number is never let go.
+        slot.logged.is_pinned = slot.message.id != 0;
     }
 
     /// Lets the message's bytes go, if they are in the log and somebody else still waits for them.
@@ -165,6 +168,17 @@ impl MessagePool {
             std::mem::swap(&mut slot.message, message);
             // Until those who want it now have it.
             slot.logged.is_pinned = true;
+        }
+    }
+
+    /// The message's record is about to go, of which `bytes` are the content: from here on it is in
+    /// memory only.
+    pub fn take_out(&mut self, message: &MessageRef, bytes: &[u8]) {
+        let slot = &mut self.slots[message.0 as usize];
+        slot.logged.position = 0;
+        if slot.message.is_absent() && slot.message.remember_bytes(bytes.to_vec()).is_ok() {
+            slot.logged.is_asked_for = false;
+            self.stats.live_bytes += slot.message.len();
         }
     }
 

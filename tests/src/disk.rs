@@ -180,6 +180,11 @@ impl SimStore {
         moved
     }
 
+    /// Writes what was submitted, and syncs.
+    pub(crate) fn finish(&mut self, now: Time) {
+        self.writer.finish(now).expect("a disk without faults");
+    }
+
     pub(crate) fn next_deadline(&self) -> Time {
         self.writer.next_deadline()
     }

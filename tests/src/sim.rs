@@ -205,6 +205,30 @@ impl Sim {
         disk
     }
 
+    /// The broker ends as it should, within the time it has for that.
+    ///
+    /// # Panics
+    /// When there is no disk, or it does not come to its end.
+    #[must_use]
+    pub fn shut_down(mut self) -> SimDisk {
+        self.begin_shutdown();
+        let timeout_ms = self.shared.settings.shutdown_timeout_ms;
+        for _ in 0..2 {
+            if !self.is_finished() {
+                self.advance_ms(timeout_ms);
+            }
+        }
+        assert!(self.is_finished(), "it does not come to its end");
+        self.store.as_mut().expect("a disk").finish(self.now);
+        self.kill()
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     /// The disk.
     ///
     /// # Panics

@@ -6,8 +6,8 @@ use dunlin_session::{Context, Departure, Offer, Will};
 
 use super::conn::{ConnId, Phase};
 use super::mail::{Adoption, Mail};
-use super::recording::Then;
 use super::sessions::{SessionId, SessionKey};
+use super::then::Then;
 use super::timers::Timer;
 use super::{Transport, Worker};
 

@@ -61,7 +61,8 @@ impl<T: Transport> Worker<T> {
             };
             let position = self.pool.position(&message);
             let may_be_read = matches!(content, Err(Unread::Failed)) || position != wanted.position;
-            let is_loaded = content.is_ok_and(|bytes| self.pool.load(&message, bytes).is_ok());
+            let is_loaded = content.is_ok_and(|bytes| self.pool.load(&message, bytes).is_ok())
+                || !self.pool.get(&message).is_absent();
             if !is_loaded && may_be_read {
                 // It was moved while it was read, or there was no descriptor to read it with.
                 again.push(Wanted { position, ..wanted });

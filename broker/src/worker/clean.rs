@@ -6,8 +6,8 @@ use std::sync::Arc;
 use dunlin_queue::{Entry, Stage};
 
 use super::journal::Kept;
-use super::recording::message_record;
 use super::sessions::SessionId;
+use super::then::message_record;
 use super::{Transport, Worker};
 use crate::store::Chunk;
 use crate::store::record::{MessageRecord, Record, Records, Ref, Refs, put_ref};
@@ -32,13 +32,13 @@ impl<T: Transport> Worker<T> {
         for (records_at, frame) in &chunk.frames {
             for record in Records::new(frame) {
                 let Ok(Record::Message(message)) = record else { continue };
-                // Once, whatever other records of it there are: its deliveries are together now.
                 if message.is_retained {
                     continue;
                 }
+                // Once, whatever other records of it there are: its deliveries are together now.
                 match alive.remove(&message.id) {
                     Some(refs) => self.move_message(&message, &refs),
-                    None => self.take_back(&message, *records_at),
+                    None => self.take_out(&message, records_at + message.position as u64),
                 }
             }
         }
@@ -132,16 +132,15 @@ impl<T: Transport> Worker<T> {
         in_flight.chain(session.queue().iter().map(number)).collect()
     }
 
-    /// Nobody needs it after a crash, but somebody may still be about to get it, and its bytes may
-    /// be nowhere but here.
-    fn take_back(&mut self, record: &MessageRecord<'_>, records_at: u64) {
-        let Some(message) = self.pool.find_logged(record.id) else { return };
-        if self.pool.position(&message) == records_at + record.position as u64 {
-            let _ = self.pool.load(&message, record.content.to_vec());
-            self.pool.pin(&message);
+    /// Nobody who outlives a crash needs the message any more, but others here may.
+    fn take_out(&mut self, record: &MessageRecord<'_>, position: u64) {
+        if let Some(message) = self.pool.find_logged(record.id) {
+            if self.pool.position(&message) == position {
+                self.pool.take_out(&message, record.content);
+            }
             self.wake_waiting(record.id);
+            self.pool.release(message);
         }
-        self.pool.release(message);
     }
 
     fn move_message(&mut self, record: &MessageRecord<'_>, refs: &[u8]) {

@@ -5,9 +5,9 @@ use dunlin_router::Subscription;
 use dunlin_session::Change;
 
 use super::conn::ConnId;
-use super::recording::Then;
 use super::sessions::SessionId;
 use super::settings::Level;
+use super::then::Then;
 use super::{Transport, Worker};
 use crate::store::LogState;
 use crate::store::record::{Record, SessionRecord, WillRecord};

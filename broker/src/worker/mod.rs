@@ -40,6 +40,7 @@ mod shutdown;
 mod stats;
 mod subscribe;
 mod sys;
+mod then;
 mod timers;
 mod transport;
 mod trouble;

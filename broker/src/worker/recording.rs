@@ -13,16 +13,17 @@
 //! \[MQTT-4.6.0-3\] and delivered in it after a restart.
 
 use dunlin_packets::QoS;
-use dunlin_queue::{Entry, MessagePool, MessageRef};
+use dunlin_queue::{Entry, MessageRef};
 
 use super::acknowledge::Acknowledgement;
 use super::journal::Kept;
 use super::mail::{Answer, Copied, Mail, Ticket};
-use super::sessions::{SessionId, SessionKey};
+use super::sessions::SessionId;
 use super::settings::Level;
+use super::then::{Then, message_record};
 use super::{Transport, Worker};
 use crate::store::LogState;
-use crate::store::record::{MessageRecord, Record, Refs, put_ref};
+use crate::store::record::{MessageRecord, Record, put_ref};
 
 /// What is found out about a message while it is routed.
 #[derive(Debug)]
@@ -73,25 +74,6 @@ pub(super) struct Pending {
     ack: Option<Acknowledgement>,
     /// A delivery that is over once this one is written down.
     then: Option<Then>,
-}
-
-/// What is written down behind a publication, and not before it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Then {
-    /// A delivery is done with, as this one replaces it.
-    Done {
-        /// Whose.
-        sid: u64,
-        /// Of which message.
-        id: u64,
-    },
-    /// A session without the will that this publication is.
-    Session(SessionKey),
-    /// The end of the session whose will it is.
-    Ended {
-        /// Which.
-        sid: u64,
-    },
 }
 
 impl Pending {
@@ -222,10 +204,6 @@ impl<T: Transport> Worker<T> {
             recording.copies.push(copied);
         }
         self.pool.hold(&entry.message);
-        if entry.group != 0 {
-            // Its topic may be needed to pick another member.
-            self.pool.pin(&entry.message);
-        }
         Some(noted)
     }
 
@@ -366,48 +344,5 @@ impl<T: Transport> Worker<T> {
             self.acknowledge_behind(ack, level, is_written);
         }
         self.submit_if_large();
-    }
-}
-
-impl<T: Transport> Worker<T> {
-    /// Writes down what had to come behind a publication.
-    pub(super) fn write_then(&mut self, then: Then) {
-        let Some(journal) = &mut self.journal else { return };
-        match then {
-            Then::Done { sid, id } => {
-                journal.write(&Record::Done { sid, id });
-            }
-            Then::Session(key) => {
-                if let Some(session) = self.sessions.resolve(key) {
-                    self.record_session(session);
-                }
-            }
-            Then::Ended { sid } => journal.write_end(sid),
-        }
-    }
-}
-
-/// A message as it is written down.
-pub(super) fn message_record<'a>(
-    pool: &'a MessagePool,
-    message: &MessageRef,
-    refs: &'a [u8],
-    is_retained: bool,
-) -> MessageRecord<'a> {
-    let content = pool.get(message);
-    let (topic_len, properties_len) = content.part_lens();
-    MessageRecord {
-        id: content.id,
-        qos: content.qos,
-        retain: content.retain,
-        is_retained,
-        expires_at: content.expires_at,
-        received: content.received(),
-        publisher: content.publisher,
-        topic_len,
-        properties_len,
-        content: content.as_bytes(),
-        refs: Refs::new(refs),
-        position: 0,
     }
 }

@@ -19,9 +19,9 @@ use dunlin_session::SYS_PREFIX;
 use slab::Slab;
 
 use super::mail::{Mail, RetainedFound, RetainedSearch, Ticket};
-use super::recording::message_record;
 use super::sessions::SessionId;
 use super::settings::{Level, RetainedLimits};
+use super::then::message_record;
 use super::timers::Timer;
 use super::{Transport, Worker};
 use crate::store::record::Record;

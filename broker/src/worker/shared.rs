@@ -10,8 +10,8 @@ use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
 use dunlin_router::{GroupId, Member, Subscription, Target};
 
 use super::mail::{Answer, GroupDeliver, GroupJoin, GroupReturn, Mail, PublisherKey, Ticket};
-use super::recording::Then;
 use super::sessions::{SessionId, SessionKey};
+use super::then::Then;
 use super::{Transport, Worker};
 
 /// A group as queue entries name it: home (of at most 64) and number, never 0.

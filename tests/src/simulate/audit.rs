@@ -216,8 +216,11 @@ impl Auditor {
             publication.is_processed &= publication.is_acked;
         }
         for id in std::mem::take(&mut self.wills_out) {
-            self.publications.get_mut(id).is_acked = false;
-            self.on_settled(id, false);
+            // The broker may not even have seen that it was due.
+            let publication = self.publications.get_mut(id);
+            (publication.is_acked, publication.open) = (false, 0);
+            publication.stage = Stage::Kept;
+            self.on_will_unclear(id);
         }
     }
 

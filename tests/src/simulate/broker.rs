@@ -1,6 +1,6 @@
 //! The broker under test, with what a crash takes.
 
-use dunlin::worker::Settings;
+use dunlin::worker::{Level, Settings};
 
 use super::random::Random;
 use crate::{Client, Sim, SimDisk};
@@ -63,7 +63,22 @@ impl Broker {
     /// whatever chance has it.
     pub fn crash(&mut self, workers: usize, random: &mut Random) {
         let Some(sim) = self.sim.take() else { return };
-        let disk = if random.percent(25) { sim.kill() } else { sim.crash(random.number()) };
+        // Without syncs a power cut may take what was acknowledged.
+        let is_killed = self.settings.durability.level != Level::Fsync || random.percent(25);
+        let disk = if is_killed { sim.kill() } else { sim.crash(random.number()) };
+        self.start_again(workers, disk);
+    }
+
+    /// Ends the broker as it should end, and starts another one. Says how long that has taken.
+    pub fn restart(&mut self, workers: usize) -> u64 {
+        let Some(sim) = self.sim.take() else { return 0 };
+        let before = sim.now();
+        let disk = sim.shut_down();
+        self.start_again(workers, disk);
+        self.sim().now().millis_since(before)
+    }
+
+    fn start_again(&mut self, workers: usize, disk: SimDisk) {
         self.workers = workers;
         self.sim = Some(Sim::with_disk(workers, self.settings.clone(), disk, self.seed));
     }

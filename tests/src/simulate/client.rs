@@ -34,6 +34,8 @@ pub struct SimClient {
     /// QoS 2 deliveries between PUBLISH and PUBREL.
     received: BTreeMap<u16, Option<PubId>>,
     last_id: u16,
+    /// It has begun anew and was never answered: it does so again [MQTT-3.2.2-4].
+    pub is_blank: bool,
 }
 
 /// Packet identifiers a client uses: few, so that they come again soon.
@@ -43,7 +45,14 @@ impl SimClient {
     /// Without a connection or a session.
     #[must_use]
     pub fn new(index: usize) -> Self {
-        Self { index, link: None, outgoing: VecDeque::new(), received: BTreeMap::new(), last_id: 0 }
+        Self {
+            index,
+            link: None,
+            outgoing: VecDeque::new(),
+            received: BTreeMap::new(),
+            last_id: 0,
+            is_blank: false,
+        }
     }
 
     /// A packet identifier that is not in use.

@@ -31,6 +31,16 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Session Expiry Interval that is asked for, in words or not.
+    #[must_use]
+    pub fn wanted_s(&self) -> u32 {
+        match (self.version, self.clean) {
+            (Version::V5, _) => self.expiry_s,
+            (_, true) => 0,
+            (_, false) => u32::MAX,
+        }
+    }
+
     /// To come back for all that is owed.
     #[must_use]
     pub fn to_resume() -> Self {
@@ -104,6 +114,7 @@ impl World {
 
     /// A client connects.
     pub(super) fn connect(&mut self, index: usize, wish: &Wish) -> Verdict {
+        let wish = &Wish { clean: wish.clean || self.clients[index].is_blank, ..*wish };
         self.note(&format!("c{index} connects: {wish:?}"));
         let old = self.clients[index].link.take();
         if let Some(old) = &old {
@@ -118,6 +129,9 @@ impl World {
         link.client.write(bytes);
         link.may_change_expiry = wish.version == Version::V5 && wish.expiry_s > 0;
         self.clients[index].link = Some(link);
+        if self.may_crash && self.random.percent(3) {
+            return self.crash_at_connect(index, wish);
+        }
         let (present, code, expiry_s) = self.await_connack(index)?;
         if code != ReasonCode::Success {
             return violation(format!("c{index} was refused: {code:?}"));
@@ -125,16 +139,13 @@ impl World {
         if let Some(old) = old {
             self.check_taken_over(index, old)?;
         }
-        let wanted_s = match (wish.version, wish.clean) {
-            (Version::V5, _) => wish.expiry_s,
-            (_, true) => 0,
-            (_, false) => u32::MAX,
-        };
+        let wanted_s = wish.wanted_s();
         let granted_s = wanted_s.min(self.settings.limits.session_expiry_max_s);
         let told_s = (granted_s != wanted_s && wish.version == Version::V5).then_some(granted_s);
         if told_s != expiry_s {
             return violation(format!("c{index} was told expiry {expiry_s:?}, not {told_s:?}"));
         }
+        self.clients[index].is_blank = false;
         self.audit.on_connected(index, wish.clean, present, granted_s, wish.will)?;
         self.note(&format!("c{index} is connected, session present {present}"));
         if !present {

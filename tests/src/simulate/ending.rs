@@ -21,6 +21,7 @@ impl World {
     /// When something is missing, or left.
     pub fn finish(&mut self) -> Verdict {
         self.note("everybody comes back");
+        self.may_crash = false;
         self.audit.tick += 1;
         self.rest()?;
         for index in 0..self.clients.len() {

@@ -82,9 +82,24 @@ impl Auditor {
             let publications = &self.publications;
             // At QoS 1 for certain, that is.
             let is_raised = self.rules.upgrade_qos;
-            let stays = |id: PubId| goes_on && publications.get(id).qos == 1 && !is_raised;
+            // After a crash, what a member has is no longer known as its group's.
+            let crashes = self.crashes;
+            let stays = |id: PubId| {
+                let publication = publications.get(id);
+                goes_on
+                    && publication.qos == 1
+                    && !is_raised
+                    && publication.crashes_before == crashes
+            };
             self.group_owed.retain(|&(other, id), ()| other != filter || stays(id));
         }
+    }
+
+    /// A session is gone, and nobody was there to give what it had from its groups to others.
+    pub(super) fn forget_groups(&mut self, client: usize) {
+        let subscriptions = &self.sessions[client].subscriptions;
+        self.group_owed
+            .retain(|&(group, _), ()| subscriptions.filters().all(|(filter, _)| filter != group));
     }
 
     fn has_certain_member(&self, filter: FilterId, except: usize) -> bool {

@@ -20,6 +20,7 @@ impl Auditor {
         let ends_ms = timer_after(now_ms, session.expiry_s);
         session.life = Life::Offline { ends_min_ms: ends_ms, ends_max_ms: ends_ms };
         if !keeps_will {
+            session.past_will = session.will.map(|will| will.publication);
             self.discard_will(client);
         } else if let Some(will) = &mut session.will {
             will.due_ms = Some(timer_after(now_ms, will.delay_s).min(ends_ms));
@@ -64,8 +65,9 @@ impl Auditor {
         let session = &mut self.sessions[client];
         session.is_doubtful &= present;
         session.life = Life::Online;
-        session.expiry_s = expiry_s;
+        (session.expiry_s, session.connected_s) = (expiry_s, expiry_s);
         session.will = will;
+        (session.past_will, session.ghost) = (None, None);
         Ok(())
     }
 
@@ -81,6 +83,7 @@ impl Auditor {
     fn publish_will(&mut self, client: usize) {
         let Some(will) = self.sessions[client].will.take() else { return };
         let id = will.publication;
+        self.sessions[client].past_will = Some(id);
         let tick = self.tick;
         let from_ms = will.due_ms.unwrap_or(self.now_ms).min(self.now_ms);
         let publication = self.publications.get_mut(id);

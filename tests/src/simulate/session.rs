@@ -72,6 +72,14 @@ pub struct Session {
     pub is_doubtful: bool,
     /// Seconds it outlives its connection.
     pub expiry_s: u32,
+    /// The same as the last CONNACK said: what a DISCONNECT changes is not answered.
+    pub connected_s: u32,
+    /// The will of its last connection that was taken back, or has gone out: a broker that crashes
+    /// may not remember that.
+    pub past_will: Option<PubId>,
+    /// What came before, if it outlived its connection: it ended without an answer, so after a
+    /// crash it may be there again.
+    pub ghost: Option<Box<Session>>,
     /// The will of its connection.
     pub will: Option<KeptWill>,
     /// What it has asked for.
@@ -98,6 +106,9 @@ impl Default for Session {
             life: Life::None,
             is_doubtful: false,
             expiry_s: 0,
+            connected_s: 0,
+            past_will: None,
+            ghost: None,
             will: None,
             subscriptions: Subscriptions::default(),
             delivered: BTreeMap::new(),
@@ -153,8 +164,24 @@ impl Session {
         }
     }
 
+    /// What has ended without an answer may be there again.
+    pub fn call_ghost(&mut self, now_ms: u64) {
+        if self.life == Life::None
+            && let Some(ghost) = self.ghost.take()
+        {
+            *self = *ghost;
+            self.is_doubtful = true;
+            self.owed.clear();
+            self.life = Life::Offline { ends_min_ms: now_ms, ends_max_ms: now_ms };
+        }
+    }
+
     /// Begins anew, with nothing of before.
     pub fn renew(&mut self) {
-        *self = Self::default();
+        let before = std::mem::take(self);
+        self.ghost = match before.connected_s {
+            0 => before.ghost,
+            _ => Some(Box::new(before)),
+        };
     }
 }

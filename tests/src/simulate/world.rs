@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-use dunlin::worker::{OverlapPolicy, Settings};
+use dunlin::worker::{Level, OverlapPolicy, Settings};
 use dunlin_router::Strategy;
 
 use super::audit::{Auditor, Rules, Verdict, violation};
@@ -143,7 +143,8 @@ impl World {
         let limits = &self.settings.limits;
         format!(
             "{} workers, {} clients, overlap {:?}, upgrade_qos {}, share {:?}, receive_maximum {}, \
-             in_flight_max {}, session_expiry_max_s {}, queue_qos0_offline {}",
+             in_flight_max {}, session_expiry_max_s {}, queue_qos0_offline {}, level {:?}, \
+             memory_bytes {}",
             self.broker.workers(),
             self.clients.len(),
             self.settings.overlap,
@@ -152,7 +153,9 @@ impl World {
             limits.receive_maximum,
             limits.in_flight_max,
             limits.session_expiry_max_s,
-            limits.queue_qos0_offline
+            limits.queue_qos0_offline,
+            self.settings.durability.level,
+            self.settings.durability.memory_bytes,
         )
     }
 
@@ -278,6 +281,11 @@ fn draw_settings(random: &mut Random) -> Settings {
     limits.in_flight_max = random.pick(&[1024, 1024, 16, 1]);
     limits.session_expiry_max_s = random.pick(&[u32::MAX, u32::MAX, 50]);
     limits.queue_qos0_offline = random.percent(20);
+    settings.durability.memory_bytes = random.pick(&[usize::MAX / 4, 256 << 20, 500, 0]);
+    if random.percent(25) {
+        settings.durability.level = Level::Interval;
+    }
+    let limits = &mut settings.limits;
     limits.topic_alias_maximum = random.pick(&[32, 2, 0]);
     limits.outgoing_aliases_max = random.pick(&[32, 2, 0]);
     settings
