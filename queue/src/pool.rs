@@ -265,11 +265,9 @@ impl MessagePool {
         let slot = &mut self.slots[index as usize];
         let message = &mut slot.message;
         self.stats.live -= 1;
-        if message.id != 0 {
-            if self.logged.get(&message.id) == Some(&index) {
-                self.logged.remove(&message.id);
-                self.stats.logged_bytes -= message.len();
-            }
+        if message.id != 0 && self.logged.get(&message.id) == Some(&index) {
+            self.logged.remove(&message.id);
+            self.stats.logged_bytes -= message.len();
         }
         slot.logged = Logged::default();
         if !message.is_absent() {

@@ -28,8 +28,8 @@ impl<T: Transport> Worker<T> {
     }
 
     /// A connection has begun: from here on the session outlives a crash, or does not, or for
-    /// another time. The CONNACK is not sent before that is safe, also for a session in place of one
-    /// that is gone (`is_replaced`). Who only comes back does not wait for space.
+    /// another time. The CONNACK is not sent before that is safe, also for a session in place of
+    /// one that is gone (`is_replaced`). Who only comes back does not wait for space.
     pub(super) fn record_attached(&mut self, session: SessionId, conn: ConnId, is_replaced: bool) {
         let must_sync = self.syncs_sessions();
         let Some(journal) = &mut self.journal else { return };
