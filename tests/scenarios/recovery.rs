@@ -1,8 +1,10 @@
 //! What the simulator has found about the log, made small.
 
+use std::sync::atomic::Ordering;
+
 use dunlin::worker::{OverlapPolicy, Settings};
 use dunlin_packets::Property;
-use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk, Subscribing, pubrec};
+use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk, Subscribing, puback, pubrec};
 
 fn durable(workers: usize) -> Sim {
     Sim::with_disk(workers, Settings::default(), SimDisk::default(), 7)
@@ -136,4 +138,75 @@ fn a_session_that_was_to_end_with_its_next_connection_does_not_come_back() {
     let mut sim = power_cut(sim, Settings::default());
     let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
     assert!(!client.take()[0].contains("present"));
+}
+
+#[test]
+fn what_a_member_left_to_one_that_is_kept_is_not_published_twice() {
+    let mut sim = durable(2);
+    let narrow = Connecting::v5("brief").with(Property::ReceiveMaximum(1));
+    let brief = Client::online(&mut sim, &narrow);
+    brief.send(&mut sim, Subscribing::to("$share/g/t", 1).v5());
+    let kept = Client::online(&mut sim, &persistent("kept"));
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    publisher.send(&mut sim, Publishing::q2("t", "1", 1).v5());
+    publisher.send(&mut sim, Publishing::q2("t", "2", 2).v5());
+    assert_eq!(publisher.take(), ["PUBREC 1", "PUBREC 2"]);
+    kept.send(&mut sim, Subscribing::to("$share/g/t", 2).v5());
+    // Both go on to the one that is left.
+    brief.drop_connection(&mut sim);
+    let mut sim = power_cut(sim, Settings::default());
+    let publisher = Client::online(&mut sim, &persistent("p"));
+    publisher.send(&mut sim, Publishing::q2("t", "2", 2).dup().v5());
+    assert_eq!(publisher.take(), ["PUBREC 2"]);
+    let mut taken = what_came_back(&mut sim, "kept");
+    taken.retain(|text| text.contains("\"2\""));
+    assert_eq!(taken.len(), 1, "{taken:?}");
+}
+
+#[test]
+fn bytes_on_disk_are_there_for_sessions_that_are_not_kept() {
+    let mut settings = Settings::default();
+    settings.durability.memory_bytes = 0;
+    let mut sim = Sim::with_disk(1, settings, SimDisk::default(), 7);
+    let kept = Client::online(&mut sim, &persistent("kept"));
+    kept.send(&mut sim, Subscribing::to("#", 1).v5());
+    let brief = Client::online(&mut sim, &Connecting::v5("brief"));
+    brief.send(&mut sim, Subscribing::to("t", 0).v5());
+    let _ = (kept.take(), brief.take());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    brief.limit_room(10);
+    let half_sent = "x".repeat(20_000);
+    publisher.send(&mut sim, Publishing::q1("t", &half_sent, 1).v5());
+    publisher.send(&mut sim, Publishing::q1("t", "m", 2).v5());
+    kept.send(&mut sim, puback(1));
+    kept.send(&mut sim, puback(2));
+    // Nobody who outlives a crash needs them any more, so the log is cleaned of them.
+    for id in 3..40 {
+        publisher.send(&mut sim, Publishing::q1("other", &half_sent, id).v5());
+        kept.send(&mut sim, puback(id));
+    }
+    assert!(sim.log().figures.removed.load(Ordering::Relaxed) > 0);
+    brief.unlimited(&mut sim);
+    assert_eq!(brief.take().len(), 2);
+}
+
+#[test]
+fn a_groups_messages_can_go_round_while_memory_is_short() {
+    let mut settings = Settings::default();
+    settings.durability.memory_bytes = 0;
+    let mut sim = Sim::with_disk(2, settings, SimDisk::default(), 7);
+    let kept = Client::online(&mut sim, &persistent("kept"));
+    kept.send(&mut sim, Subscribing::to("t", 1).v5());
+    kept.drop_connection(&mut sim);
+    let narrow = Connecting::v5("a").with(Property::ReceiveMaximum(1));
+    let member = Client::online(&mut sim, &narrow);
+    member.send(&mut sim, Subscribing::to("$share/g/t", 1).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for id in 1..=3 {
+        publisher.send(&mut sim, Publishing::q1("t", "m", id).v5());
+    }
+    let other = Client::online(&mut sim, &Connecting::v5("b"));
+    other.send(&mut sim, Subscribing::to("$share/g/t", 1).v5());
+    member.drop_connection(&mut sim);
+    assert_eq!(other.take().len(), 1 + 3);
 }

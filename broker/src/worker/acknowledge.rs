@@ -26,7 +26,7 @@ impl<T: Transport> Worker<T> {
         &mut self,
         ack: Acknowledgement,
         level: Level,
-        is_written: bool,
+        may_be_kept: bool,
     ) {
         let Acknowledgement { publisher, session: key, packet_id, qos, code } = ack;
         let Some(journal) = &mut self.journal else { return };
@@ -35,7 +35,7 @@ impl<T: Transport> Worker<T> {
         }
         let Some(session) = self.sessions.resolve(key) else { return };
         let slot = self.sessions.get_mut(session);
-        if is_written
+        if may_be_kept
             && qos == QoS::ExactlyOnce
             && let Some(durable) = &slot.durable
             && slot.session.set_recorded(packet_id)

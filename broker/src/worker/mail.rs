@@ -202,6 +202,8 @@ pub struct Answer {
     pub(super) is_delegated: bool,
     /// The sender has written something down for it itself, and submitted it.
     pub(super) is_recorded: bool,
+    /// It went to a group.
+    pub(super) is_shared: bool,
 }
 
 /// A publishing connection on any worker.

@@ -42,6 +42,8 @@ pub(super) struct Recording {
     pub(super) ticket: Option<Ticket>,
     /// Something was written down for it that has to be safe as well.
     pub(super) is_recorded: bool,
+    /// It went to a group: a member that keeps nothing may leave it to one that does.
+    pub(super) is_shared: bool,
 }
 
 /// Where a delivery was noted.
@@ -70,6 +72,8 @@ pub(super) struct Pending {
     tell: u64,
     /// Another worker has written something down for it, which has to be safe too.
     is_recorded: bool,
+    /// See [`Recording`].
+    is_shared: bool,
     must_sync: bool,
     ack: Option<Acknowledgement>,
     /// A delivery that is over once this one is written down.
@@ -87,6 +91,7 @@ impl Pending {
             delegated: 0,
             tell: 0,
             is_recorded: false,
+            is_shared: false,
             must_sync: false,
             ack: Some(ack),
             then: None,
@@ -141,6 +146,7 @@ impl<T: Transport> Worker<T> {
             delegated: 0,
             ticket,
             is_recorded: false,
+            is_shared: false,
         });
     }
 
@@ -231,7 +237,7 @@ impl<T: Transport> Worker<T> {
         let Some(journal) = &mut self.journal else { return };
         let Some(recording) = journal.recording.take() else { return };
         let message = self.pool.share(message);
-        let Recording { refs, copies, asked, delegated, is_recorded, .. } = recording;
+        let Recording { refs, copies, asked, delegated, is_recorded, is_shared, .. } = recording;
         let index = self.index;
         if let Some(ack) = &ack {
             journal.held.entry(ack.publisher.conn).or_default().pending += 1;
@@ -244,6 +250,7 @@ impl<T: Transport> Worker<T> {
             delegated: i64::from(delegated),
             tell: 0,
             is_recorded,
+            is_shared,
             must_sync: level == Level::Fsync,
             ack,
             then,
@@ -264,6 +271,7 @@ impl<T: Transport> Worker<T> {
             delegated,
             is_delegated,
             is_recorded: false,
+            is_shared: recording.is_shared,
         };
         self.answer(usize::from(ticket.worker), answer);
     }
@@ -289,6 +297,7 @@ impl<T: Transport> Worker<T> {
         }
         pending.delegated += i64::from(answer.delegated);
         pending.is_recorded |= answer.is_recorded;
+        pending.is_shared |= answer.is_shared;
         pending.copies.extend(answer.copies.into_iter().map(|copied| (from, copied)));
         if !answer.refs.is_empty() {
             pending.refs.extend_from_slice(&answer.refs);
@@ -341,7 +350,7 @@ impl<T: Transport> Worker<T> {
                 true => Level::Fsync,
                 false => Level::Interval,
             };
-            self.acknowledge_behind(ack, level, is_written);
+            self.acknowledge_behind(ack, level, is_written || pending.is_shared);
         }
         self.submit_if_large();
     }

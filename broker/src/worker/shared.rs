@@ -183,6 +183,9 @@ impl<T: Transport> Worker<T> {
         message: &MessageRef,
         publisher: Option<PublisherKey>,
     ) {
+        if let Some(recording) = self.journal.as_mut().and_then(|j| j.recording.as_mut()) {
+            recording.is_shared = true;
+        }
         let content = self.pool.get(message);
         let picked = self.groups.pick(group, content.topic(), content.publisher, None);
         match picked {
