@@ -129,10 +129,19 @@ impl Session {
         }
         let State::Online(link) = &mut self.state else { return Polled::Idle };
         let is_unusual = link.is_durable || message.is_absent() || cx.limits.queue_age_max_s != 0;
+        let mut recorded = 0;
         if is_unusual {
-            return self.poll_unusual(cx, out);
+            let is_recorded = link.is_durable && qos == QoS::AtLeastOnce;
+            recorded = if is_recorded { message.id } else { 0 };
+            if let Some(polled) = self.poll_kept_back(cx) {
+                return polled;
+            }
         }
-        self.poll_front(cx, out)
+        let polled = self.poll_front(cx, out);
+        if recorded != 0 && matches!(polled, Polled::Sent | Polled::SentHead(_)) {
+            self.note_sent(recorded, cx);
+        }
+        polled
     }
 
     /// Sends the next message, which nothing keeps from being sent.
@@ -165,25 +174,12 @@ impl Session {
         head.map_or(Polled::Sent, Polled::SentHead)
     }
 
-    /// As [`Self::poll_front`], where more than the expiry and the window may keep the message from
-    /// being sent, or something has to be written down.
-    #[inline(never)]
-    fn poll_unusual(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
-        if let Some(polled) = self.poll_kept_back(cx) {
-            return polled;
-        }
-        let Some(entry) = self.queue.front() else { return Polled::Idle };
-        let id = cx.pool.get(&entry.message).id;
-        let is_recorded = self.is_durable && id != 0 && entry.qos == QoS::AtLeastOnce;
-        let polled = self.poll_front(cx, out);
-        let is_sent = matches!(polled, Polled::Sent | Polled::SentHead(_));
-        if is_recorded
-            && is_sent
-            && let Some(packet_id) = self.window.last_id()
-        {
+    /// A message of a session that outlives a crash was put in flight at QoS 1.
+    #[cold]
+    fn note_sent(&mut self, id: u64, cx: &mut Context<'_>) {
+        if let Some(packet_id) = self.window.last_id() {
             cx.changes.push(Change::Sent { packet_id, id, is_exactly_once: false });
         }
-        polled
     }
 
     /// What keeps the next message back: its age, the log. `None` when nothing does.

@@ -110,6 +110,8 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// Acknowledges what needs nothing written down.
+    #[inline(always)]
     pub(super) fn acknowledge_now(
         &mut self,
         publisher: Publisher,
