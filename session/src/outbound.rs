@@ -183,6 +183,7 @@ impl Session {
     }
 
     /// What keeps the next message back: its age, the log. `None` when nothing does.
+    #[inline(never)]
     fn poll_kept_back(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
         let entry = self.queue.front()?;
         let message = cx.pool.get(&entry.message);
