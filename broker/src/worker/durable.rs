@@ -27,14 +27,15 @@ impl<T: Transport> Worker<T> {
     }
 
     /// A connection has begun: from here on the session outlives a crash, or does not, or for
-    /// another time. The CONNACK is not sent before that is safe, also for a session in place of one
-    /// that is gone (`is_replaced`). Who only comes back does not wait for space.
+    /// another time. The CONNACK is not sent before that is safe, nor before it is that another
+    /// session has ended (`is_replaced`: just now). Who only comes back does not wait for space.
     pub(super) fn record_attached(&mut self, session: SessionId, conn: ConnId, is_replaced: bool) {
         let must_sync = self.syncs_sessions();
         let Some(journal) = &mut self.journal else { return };
         let slot = self.sessions.get_mut(session);
         let lives_on = slot.session.expiry_s() > 0;
-        let must_wait = is_replaced || lives_on != slot.durable.is_some();
+        let has_ended = journal.ended.contains_key(&slot.hash);
+        let must_wait = is_replaced || has_ended || lives_on != slot.durable.is_some();
         match &slot.durable {
             None if lives_on => {
                 let sid = journal.port.session_number();
@@ -69,12 +70,16 @@ impl<T: Transport> Worker<T> {
 
     /// The session has ended, or does not outlive a crash any more. Says whether it did.
     pub(super) fn record_ended(&mut self, session: SessionId) -> bool {
+        let must_sync = self.syncs_sessions();
         let slot = self.sessions.get_mut(session);
         slot.session.set_durable(false);
         let Some(durable) = slot.durable.take() else { return false };
         let Some(journal) = &mut self.journal else { return false };
         journal.write(&Record::SessionEnd { sid: durable.sid });
         journal.sessions.remove(&durable.sid);
+        journal.wait_for_frame(must_sync);
+        journal.cargo.ended.push(slot.hash);
+        journal.ended.insert(slot.hash, journal.number);
         journal.port.remove_durable_session();
         true
     }

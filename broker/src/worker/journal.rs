@@ -63,6 +63,8 @@ pub(super) struct Cargo {
     pub(super) conns: Vec<ConnId>,
     /// Packets in flight that are sent then.
     pub(super) unholds: Vec<(SessionKey, PacketId)>,
+    /// Hashes of the client identifiers whose sessions have ended.
+    pub(super) ended: Vec<u64>,
 }
 
 impl Cargo {
@@ -71,6 +73,7 @@ impl Cargo {
             && self.answers.is_empty()
             && self.conns.is_empty()
             && self.unholds.is_empty()
+            && self.ended.is_empty()
     }
 }
 
@@ -115,6 +118,8 @@ pub(super) struct Journal {
     pub(super) waiting: HashMap<u64, Vec<SessionKey>, RandomState>,
     /// Sessions that outlive a crash, by their number in the log.
     pub(super) sessions: HashMap<u64, SessionId, RandomState>,
+    /// Client identifiers, by hash, whose sessions have ended, and the frame that says so.
+    pub(super) ended: HashMap<u64, u64, RandomState>,
     /// The message being routed has to be written down.
     pub(super) recording: Option<Recording>,
     /// Publications in the order they came, from the first that is not written down yet.
@@ -147,6 +152,7 @@ impl Journal {
             held: HashMap::default(),
             waiting: HashMap::default(),
             sessions: HashMap::default(),
+            ended: HashMap::default(),
             recording: None,
             pending: VecDeque::new(),
             first_ticket: 1,

@@ -103,6 +103,13 @@ impl<T: Transport> Worker<T> {
                 self.mark_dirty(conn);
             }
         }
+        for hash in cargo.ended.drain(..) {
+            if let Some(journal) = &mut self.journal
+                && journal.ended.get(&hash) == Some(&number)
+            {
+                journal.ended.remove(&hash);
+            }
+        }
         for (session, packet_id) in cargo.unholds.drain(..) {
             let Some(session) = self.sessions.resolve(session) else { continue };
             let slot = self.sessions.get_mut(session);

@@ -61,6 +61,7 @@ impl<T: Transport> Worker<T> {
                 self.pool.release(message);
             }
         }
+        journal.ended.clear();
         let mut cargo = std::mem::take(&mut journal.cargo);
         for under_way in journal.take_under_way() {
             cargo.conns.extend(under_way.conns);
