@@ -62,6 +62,8 @@ impl World {
         for id in std::mem::take(&mut self.orphans) {
             self.audit.on_settled(id, false);
         }
+        // A replay is not kept: who subscribes again gets another.
+        self.audit.sessions.iter_mut().for_each(|session| session.owed_retained.clear());
         Ok(())
     }
 }
@@ -93,8 +95,6 @@ impl Auditor {
                     ends_max_ms: ends_max_ms.max(latest_ms),
                 },
             };
-            // A replay is not kept: who subscribes again gets another.
-            session.owed_retained.clear();
             let will = session.will.take().map(|will| will.publication);
             let wills = [will, session.past_will.take()];
             wills.into_iter().flatten().for_each(|id| self.on_will_unclear(id));

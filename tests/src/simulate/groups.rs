@@ -98,8 +98,10 @@ impl Auditor {
     /// A session is gone, and nobody was there to give what it had from its groups to others.
     pub(super) fn forget_groups(&mut self, client: usize) {
         let subscriptions = &self.sessions[client].subscriptions;
-        self.group_owed
-            .retain(|&(group, _), ()| subscriptions.filters().all(|(filter, _)| filter != group));
+        for (filter, _) in subscriptions.filters().filter(|(f, _)| self.names.is_shared(*f)) {
+            self.members_gone.insert(filter, self.tick);
+            self.group_owed.retain(|&(group, _), ()| group != filter);
+        }
     }
 
     fn has_certain_member(&self, filter: FilterId, except: usize) -> bool {
