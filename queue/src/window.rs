@@ -112,7 +112,7 @@ impl Window {
 
     /// Puts a delivery in flight that is being sent under `packet_id`, which
     /// [`Self::next_id`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, packet_id: PacketId, entry: Entry, pool: &MessagePool) {
         self.note_order(packet_id);
         self.bytes += entry.len(pool);

@@ -246,7 +246,7 @@ impl Session {
 /// Appends the PUBLISH, without its payload if that is large. Says whether the payload was copied;
 /// `None` when the packet is larger than the client takes, and nothing was appended
 /// \[MQTT-3.1.2-24\].
-#[inline]
+#[inline(always)]
 pub(crate) fn encode(
     link: &mut Link,
     entry: &Entry,

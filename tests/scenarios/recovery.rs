@@ -210,3 +210,22 @@ fn a_groups_messages_can_go_round_while_memory_is_short() {
     member.drop_connection(&mut sim);
     assert_eq!(other.take().len(), 1 + 3);
 }
+
+#[test]
+fn a_session_that_has_ended_does_not_come_back_behind_a_later_one() {
+    let mut sim = durable(1);
+    let client = Client::online(&mut sim, &persistent("s"));
+    // DISCONNECT with Session Expiry Interval 0.
+    client.write([0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]);
+    sim.run_workers();
+    // For all the disk knows, the first session goes on. The next one has none to replace.
+    let next = sim.client();
+    next.write(Connecting::v5("s").bytes());
+    sim.run_workers();
+    assert!(next.take().is_empty());
+    sim.run();
+    assert_eq!(next.take().len(), 1);
+    let mut sim = power_cut(sim, Settings::default());
+    let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
+    assert!(!client.take()[0].contains("present"));
+}

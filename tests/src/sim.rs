@@ -370,6 +370,12 @@ impl Sim {
         self.workers.iter().map(|worker| worker.pool_stats().live).sum()
     }
 
+    /// Bytes of the log that somebody still needs, about.
+    #[must_use]
+    pub fn live_log_bytes(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.pool_stats().live_bytes as u64).sum()
+    }
+
     /// The most messages that were ever held at the end of a turn.
     #[must_use]
     pub fn messages_held_max(&self) -> usize {

@@ -53,6 +53,7 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Puts a connection that may be read from on the list.
+    #[inline]
     pub(super) fn list_readable(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.is_readable && conn.pauses == 0 && !conn.is_listed {

@@ -14,8 +14,9 @@ impl World {
         self.run_a_little()?;
         // What has come is not read.
         self.clients[index].link = None;
+        let is_there = self.audit.sessions[index].expected_present(self.audit.now_ms);
         self.audit.on_connect_lost(index, granted_s);
-        if wish.clean || self.audit.sessions[index].is_doubtful {
+        if wish.clean || is_there != Some(true) {
             // If there was no session before, there may be a new one now, which the client would
             // take for one that knows what it has sent.
             self.clients[index].forget_session();

@@ -1,5 +1,7 @@
 //! The end of a run: everybody comes back and gets what is owed; then the broker has nothing left.
 
+use std::sync::atomic::Ordering;
+
 use dunlin_packets::{
     Connect, FilterRequest, PacketId, Properties, QoS, RetainHandling, Subscribe,
     SubscriptionOptions, Version,
@@ -10,6 +12,15 @@ use super::connecting::Wish;
 use super::link::{Diligence, Incoming, Link};
 use super::publication::PubId;
 use super::world::World;
+use crate::{Client, Connecting, Publishing, Subscribing, puback};
+
+/// A topic that no filter of the clients matches.
+const CHURN_TOPIC: &str = "$churn";
+/// Messages that are sent at the end to have the log cleaned up, and their bytes.
+const CHURN: u16 = 60;
+const CHURN_BYTES: usize = 10_000;
+/// Bytes of a log in which nothing is alive: below that it is not cleaned up.
+const LOG_BYTES_MAX: u64 = 150_000;
 
 /// Rounds until everything must have come: with a receive maximum of 1 each takes one message.
 const ROUNDS_MAX: usize = 200_000;
@@ -49,7 +60,32 @@ impl World {
         }
         self.audit.check_nothing_owed()?;
         self.check_left_over()?;
-        self.check_retained()
+        self.check_retained()?;
+        self.check_log()
+    }
+
+    /// The log does not grow for ever with what nobody needs any more.
+    fn check_log(&mut self) -> Verdict {
+        let sim = self.broker.sim();
+        let client = Client::online(sim, &Connecting::v5("churner").resume().expiry(100));
+        client.send(sim, Subscribing::to(CHURN_TOPIC, 1).v5());
+        for number in 1..=CHURN {
+            let payload = "x".repeat(CHURN_BYTES);
+            client.send(sim, Publishing::q1(CHURN_TOPIC, &payload, number).v5());
+            client.send(sim, puback(number));
+            client.discard();
+        }
+        sim.advance_s(1);
+        let figures = &sim.log().figures;
+        let (bytes, removed) =
+            (figures.bytes.load(Ordering::Relaxed), figures.removed.load(Ordering::Relaxed));
+        let live = sim.live_log_bytes();
+        if bytes > LOG_BYTES_MAX + 3 * live {
+            return violation(format!(
+                "the log has {bytes} bytes of which {live} are alive; {removed} segments removed"
+            ));
+        }
+        Ok(())
     }
 
     /// Until nobody has anything to say any more.
