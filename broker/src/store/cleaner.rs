@@ -160,7 +160,7 @@ impl<F: ReadFile> Cleaner<F> {
             self.asked_up_to = 0;
             return Ok(false);
         };
-        let worthwhile = self.bytes_min.max(GARBAGE_FACTOR * live).max(self.patience);
+        let worthwhile = self.bytes_min.max(live.saturating_mul(GARBAGE_FACTOR)).max(self.patience);
         if oldest.base >= self.asked_up_to {
             self.asked_up_to = 0;
             if log.bytes() <= worthwhile {

@@ -116,7 +116,8 @@ impl LogPort {
             synced: AtomicU64::new(end),
             state: AtomicU8::new(LogState::Ok as u8),
             wake,
-            live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            // Everything, until the workers have what there was: nothing is cleaned up before.
+            live: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             next_message: AtomicU64::new(numbers.message),
             next_session: AtomicU64::new(numbers.session),
             durable_sessions: AtomicUsize::new(0),
@@ -221,7 +222,7 @@ impl LogPort {
 
     /// Bytes that anybody still needs, about.
     pub(super) fn live(&self) -> u64 {
-        self.live.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+        self.live.iter().fold(0, |sum, bytes| sum.saturating_add(bytes.load(Ordering::Relaxed)))
     }
 
     pub(super) fn workers(&self) -> usize {
