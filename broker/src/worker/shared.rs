@@ -139,14 +139,15 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// The session has gone offline: others get what it was not sent yet.
+    /// The session has gone offline: others get what it was not sent yet. Not while the broker
+    /// ends: they go as well, and it is kept for this one if for anybody.
     pub(super) fn redispatch_queued(&mut self, session: SessionId) {
         if self.shutdown.is_begun() {
             // Everybody is being disconnected: the log has it for this one.
             return;
         }
         let slot = self.sessions.get_mut(session);
-        if slot.memberships.is_empty() {
+        if slot.memberships.is_empty() || self.shutdown.is_begun() {
             return;
         }
         for entry in slot.session.take_shared(false, &mut self.pool) {

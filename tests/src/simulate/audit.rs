@@ -55,6 +55,8 @@ pub struct Auditor {
     pub now_ms: u64,
     /// Crashes so far.
     pub crashes: u32,
+    /// When the last was.
+    pub(super) crashed: Tick,
     /// Everything that was published.
     pub publications: Publications,
     /// By client.
@@ -88,6 +90,7 @@ impl Auditor {
             tick: 1,
             now_ms: 0,
             crashes: 0,
+            crashed: 0,
             publications: Publications::default(),
             sessions: (0..clients).map(|_| Session::default()).collect(),
             retained: BTreeMap::new(),

@@ -72,6 +72,7 @@ impl Auditor {
     pub fn on_crash(&mut self, took_ms: u64) {
         self.crashes += 1;
         self.tick += 1;
+        self.crashed = self.tick;
         let before_ms = self.now_ms;
         self.now_ms += took_ms;
         let now_ms = self.now_ms;

@@ -81,7 +81,8 @@ impl Auditor {
                 let Some(last) = changes.last() else { continue };
                 let is_match = !self.names.is_shared(filter) && self.names.matches(filter, topic);
                 // Later ones are told by what was certain when they were sent.
-                let is_concurrent = last.wants_retained && last.sent <= settled;
+                let is_concurrent =
+                    last.wants_retained && last.sent <= settled && last.sent > self.crashed;
                 let fits = |terms| self.is_owed(client, terms, id);
                 if is_match && is_concurrent && last.terms.is_some_and(fits) {
                     let (place, is_granted) = (changes.len() - 1, last.acked.is_some());
