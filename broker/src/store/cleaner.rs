@@ -31,8 +31,9 @@ struct Segment<F> {
     frames: Frames<F>,
     end: u64,
     bytes: u64,
-    /// Size of the log when cleaning it began.
+    /// Size of the log when cleaning it began, and what was alive in it.
     log_bytes: u64,
+    alive: u64,
     is_read: bool,
 }
 
@@ -49,6 +50,8 @@ pub(super) struct Cleaner<F> {
     /// it.
     bytes_min: u64,
     patience: u64,
+    /// What was alive when it turned out so.
+    alive_then: u64,
     /// Segments before this address are cleaned whether it is worth it or not.
     asked_up_to: u64,
 }
@@ -62,6 +65,7 @@ impl<F: ReadFile> Cleaner<F> {
             done_at: 0,
             bytes_min,
             patience: 0,
+            alive_then: 0,
             asked_up_to: 0,
         }
     }
@@ -110,6 +114,7 @@ impl<F: ReadFile> Cleaner<F> {
         tracing::debug!(base = removed.base, bytes = removed.bytes, won, "segment removed");
         // Most of it was alive: not again before there is more to win.
         self.patience = if won < segment.bytes / 4 { log.bytes() + 4 * segment.bytes } else { 0 };
+        self.alive_then = segment.alive;
         Ok(1)
     }
 
@@ -160,6 +165,10 @@ impl<F: ReadFile> Cleaner<F> {
             self.asked_up_to = 0;
             return Ok(false);
         };
+        if live < self.alive_then / 2 {
+            // What was alive then is not any more.
+            self.patience = 0;
+        }
         let worthwhile = self.bytes_min.max(live.saturating_mul(GARBAGE_FACTOR)).max(self.patience);
         if oldest.base >= self.asked_up_to {
             self.asked_up_to = 0;
@@ -173,7 +182,8 @@ impl<F: ReadFile> Cleaner<F> {
             Err(error) => return Err(LogError::Failed(error)),
         };
         let (end, bytes, log_bytes) = (oldest.end, oldest.bytes, log.bytes());
-        self.segment = Some(Segment { frames, end, bytes, log_bytes, is_read: false });
+        let (alive, is_read) = (live, false);
+        self.segment = Some(Segment { frames, end, bytes, log_bytes, alive, is_read });
         Ok(true)
     }
 }
