@@ -8,10 +8,13 @@
 
 use std::sync::Arc;
 
+use dunlin_queue::Time;
 use dunlin_storage::{Backend, BackendError, Entry, Frames, Log, LogError, ReadFile};
 
 /// Bytes of records handed out at a time.
 const CHUNK_BYTES: usize = 4 << 20;
+/// After a segment that was mostly alive, nothing is cleaned for so long unless the log grows.
+const PATIENCE_MS: u64 = 60_000;
 /// Cleaning begins when the log is so many times as large as what is alive in it.
 const GARBAGE_FACTOR: u64 = 2;
 
@@ -31,9 +34,8 @@ struct Segment<F> {
     frames: Frames<F>,
     end: u64,
     bytes: u64,
-    /// Size of the log when cleaning it began, and what was alive in it.
+    /// Size of the log when cleaning it began.
     log_bytes: u64,
-    alive: u64,
     is_read: bool,
 }
 
@@ -50,8 +52,8 @@ pub(super) struct Cleaner<F> {
     /// it.
     bytes_min: u64,
     patience: u64,
-    /// What was alive when it turned out so.
-    alive_then: u64,
+    /// And until when: meanwhile more of it may have died.
+    patience_until: Time,
     /// Segments before this address are cleaned whether it is worth it or not.
     asked_up_to: u64,
 }
@@ -65,7 +67,7 @@ impl<F: ReadFile> Cleaner<F> {
             done_at: 0,
             bytes_min,
             patience: 0,
-            alive_then: 0,
+            patience_until: Time::default(),
             asked_up_to: 0,
         }
     }
@@ -104,6 +106,7 @@ impl<F: ReadFile> Cleaner<F> {
         &mut self,
         log: &mut Log<B>,
         announced: u64,
+        now: Time,
     ) -> Result<u64, LogError> {
         if !self.is_clean(announced) {
             return Ok(0);
@@ -114,7 +117,7 @@ impl<F: ReadFile> Cleaner<F> {
         tracing::debug!(base = removed.base, bytes = removed.bytes, won, "segment removed");
         // Most of it was alive: not again before there is more to win.
         self.patience = if won < segment.bytes / 4 { log.bytes() + 4 * segment.bytes } else { 0 };
-        self.alive_then = segment.alive;
+        self.patience_until = now.plus_millis(PATIENCE_MS);
         Ok(1)
     }
 
@@ -123,8 +126,9 @@ impl<F: ReadFile> Cleaner<F> {
         &mut self,
         log: &Log<B>,
         live: u64,
+        now: Time,
     ) -> Result<Option<Arc<Chunk>>, LogError> {
-        if self.is_waiting() || !self.has_segment(log, live)? {
+        if self.is_waiting() || !self.has_segment(log, live, now)? {
             return Ok(None);
         }
         let Some(segment) = &mut self.segment else { return Ok(None) };
@@ -156,6 +160,7 @@ impl<F: ReadFile> Cleaner<F> {
         &mut self,
         log: &Log<B>,
         live: u64,
+        now: Time,
     ) -> Result<bool, LogError> {
         if let Some(segment) = &self.segment {
             return Ok(!segment.is_read);
@@ -165,8 +170,7 @@ impl<F: ReadFile> Cleaner<F> {
             self.asked_up_to = 0;
             return Ok(false);
         };
-        if live < self.alive_then / 2 {
-            // What was alive then is not any more.
+        if now >= self.patience_until {
             self.patience = 0;
         }
         let worthwhile = self.bytes_min.max(live.saturating_mul(GARBAGE_FACTOR)).max(self.patience);
@@ -182,8 +186,7 @@ impl<F: ReadFile> Cleaner<F> {
             Err(error) => return Err(LogError::Failed(error)),
         };
         let (end, bytes, log_bytes) = (oldest.end, oldest.bytes, log.bytes());
-        let (alive, is_read) = (live, false);
-        self.segment = Some(Segment { frames, end, bytes, log_bytes, alive, is_read });
+        self.segment = Some(Segment { frames, end, bytes, log_bytes, is_read: false });
         Ok(true)
     }
 }

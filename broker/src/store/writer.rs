@@ -109,7 +109,7 @@ impl<B: Backend> Writer<B> {
         let before = self.port.progress();
         let state = self.port.state();
         let taken = self.take(now);
-        let result = self.write(taken, now).and_then(|()| self.clean(before.1));
+        let result = self.write(taken, now).and_then(|()| self.clean(before.1, now));
         let mut step = Step::default();
         match result {
             Ok(chunk) => step.chunk = chunk,
@@ -193,10 +193,10 @@ impl<B: Backend> Writer<B> {
 
     /// `announced` is how far the log was synced when the workers were last told: they know where
     /// everything is that was moved up to there.
-    fn clean(&mut self, announced: u64) -> Result<Option<Arc<Chunk>>, LogError> {
-        let removed = self.cleaner.remove_clean(&mut self.log, announced)?;
+    fn clean(&mut self, announced: u64, now: Time) -> Result<Option<Arc<Chunk>>, LogError> {
+        let removed = self.cleaner.remove_clean(&mut self.log, announced, now)?;
         self.port.figures.removed.fetch_add(removed, Ordering::Relaxed);
-        self.cleaner.next_chunk(&self.log, self.port.live())
+        self.cleaner.next_chunk(&self.log, self.port.live(), now)
     }
 
     /// Closes and opens the log for new messages.
