@@ -8,6 +8,7 @@ use super::mail::{Answer, Mail};
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::store::LogState;
+use crate::store::record::Record;
 
 /// What a session or a subscription takes in the log, and a retained message, about.
 const SESSION_BYTES: usize = 64;
@@ -149,9 +150,19 @@ impl<T: Transport> Worker<T> {
 
     /// A message that sessions of this worker may wait for is in the log.
     pub(super) fn on_kept_here(&mut self, id: u64, position: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        if !journal.done_early.is_empty() {
+            for sid in journal.done_early.remove(&id).unwrap_or_default() {
+                journal.write(&Record::Done { sid, id });
+            }
+        }
+        let returned = journal.returned.remove(&id);
         let Some(message) = self.pool.find_logged(id) else { return };
         self.pool.keep(&message, position);
         self.wake_waiting(id);
+        if let Some(returned) = returned {
+            self.give_back(returned);
+        }
         self.spill_later(message);
     }
 
