@@ -32,6 +32,8 @@ pub enum Change {
     Done {
         /// The message's number in the log.
         id: u64,
+        /// It is on its way there.
+        is_held: bool,
     },
     /// PUBREL came for a QoS 2 publication of the client: its packet identifier is free again.
     Freed {
@@ -45,7 +47,7 @@ pub enum Change {
 pub(crate) fn note_done(entry: &Entry, pool: &MessagePool, changes: &mut Vec<Change>) {
     let id = pool.get(&entry.message).id;
     if id != 0 && entry.qos != QoS::AtMostOnce {
-        changes.push(Change::Done { id });
+        changes.push(Change::Done { id, is_held: pool.is_held(&entry.message) });
     }
 }
 

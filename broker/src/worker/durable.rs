@@ -114,9 +114,11 @@ impl<T: Transport> Worker<T> {
                 Change::Completed { packet_id } => {
                     journal.write(&Record::Completed { sid, packet_id });
                 }
-                Change::Done { id } => {
+                Change::Done { id, is_held: false } => {
                     journal.write(&Record::Done { sid, id });
                 }
+                // Not before the message, or it would be there when this is gone.
+                Change::Done { id, .. } => journal.done_early.entry(id).or_default().push(sid),
                 Change::Freed { packet_id } => {
                     journal.write(&Record::Freed { sid, packet_id });
                     journal.wait_for_frame(must_sync);

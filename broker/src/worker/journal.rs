@@ -16,6 +16,7 @@ use dunlin_storage::FRAME_HEADER_BYTES;
 use super::conn::ConnId;
 use super::recording::{Pending, Recording};
 use super::sessions::{SessionId, SessionKey};
+use super::shared::Returned;
 use crate::store::record::Record;
 use crate::store::{LogPort, LogState, Submission, Wanted};
 
@@ -117,6 +118,10 @@ pub(super) struct Journal {
     pub(super) waiting: HashMap<u64, Vec<SessionKey>, RandomState>,
     /// Sessions that outlive a crash, by their number in the log.
     pub(super) sessions: HashMap<u64, SessionId, RandomState>,
+    /// What goes to another member of its group when it is in the log, by number.
+    pub(super) returned: HashMap<u64, Returned, RandomState>,
+    /// Sessions that have no more to do with a message that is on its way to the log.
+    pub(super) done_early: HashMap<u64, Vec<u64>, RandomState>,
     /// The message being routed has to be written down.
     pub(super) recording: Option<Recording>,
     /// Publications in the order they came, from the first that is not written down yet.
@@ -153,6 +158,8 @@ impl Journal {
             held: HashMap::default(),
             waiting: HashMap::default(),
             sessions: HashMap::default(),
+            returned: HashMap::default(),
+            done_early: HashMap::default(),
             recording: None,
             pending: VecDeque::new(),
             first_ticket: 1,

@@ -8,6 +8,7 @@ use super::mail::{Answer, Mail};
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::store::LogState;
+use crate::store::record::Record;
 
 /// What a session or a subscription takes in the log, and a retained message, about.
 const SESSION_BYTES: usize = 64;
@@ -147,9 +148,20 @@ impl<T: Transport> Worker<T> {
     pub(super) fn on_kept_here(&mut self, id: u64, position: u64) {
         // Who waits goes on also if there is nothing left to wait for.
         self.wake_waiting(id);
-        let Some(message) = self.pool.find_logged(id) else { return };
-        self.pool.keep(&message, position);
-        self.spill_later(message);
+        let Some(journal) = &mut self.journal else { return };
+        if !journal.done_early.is_empty() {
+            for sid in journal.done_early.remove(&id).unwrap_or_default() {
+                journal.write(&Record::Done { sid, id });
+            }
+        }
+        let returned = journal.returned.remove(&id);
+        if let Some(message) = self.pool.find_logged(id) {
+            self.pool.keep(&message, position);
+            self.spill_later(message);
+        }
+        if let Some(returned) = returned {
+            self.give_back(returned);
+        }
     }
 
     /// Goes on with the sessions that have this message at their head.

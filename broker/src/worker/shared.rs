@@ -23,6 +23,16 @@ fn unpack_group(group: u32) -> (usize, GroupId) {
     ((group >> 26) as usize, GroupId(group & GroupId::COUNT))
 }
 
+/// A delivery that needs another member. If it is on its way to the log it waits until it is there:
+/// that it is over must not be written down before it.
+#[derive(Debug)]
+pub(super) struct Returned {
+    entry: Entry,
+    except: SessionKey,
+    never_again: bool,
+    instead_of: Option<u64>,
+}
+
 impl<T: Transport> Worker<T> {
     fn group_home(&self, name: &str) -> usize {
         self.shared.worker_of(name, self.outboxes.len())
@@ -281,10 +291,23 @@ impl<T: Transport> Worker<T> {
             return entry.release(&mut self.pool);
         }
         let except = self.sessions.key(self.index, session);
-        let (home, group) = unpack_group(entry.group);
         let is_logged = entry.qos != QoS::AtMostOnce && self.pool.get(&entry.message).id != 0;
         let durable = self.sessions.get(session).durable.as_deref().filter(|_| is_logged);
         let instead_of = durable.map(|durable| durable.sid);
+        let returned = Returned { entry, except, never_again, instead_of };
+        let id = self.pool.get(&returned.entry.message).id;
+        match &mut self.journal {
+            Some(journal) if instead_of.is_some() && self.pool.is_held(&returned.entry.message) => {
+                journal.returned.insert(id, returned);
+            }
+            _ => self.give_back(returned),
+        }
+    }
+
+    /// Sends a delivery that needs another member to the group's home.
+    pub(super) fn give_back(&mut self, returned: Returned) {
+        let Returned { entry, except, never_again, instead_of } = returned;
+        let (home, group) = unpack_group(entry.group);
         if home == self.index {
             self.redispatch_recorded(group, &entry.message, except, never_again, instead_of);
         } else {

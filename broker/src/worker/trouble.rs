@@ -66,7 +66,11 @@ impl<T: Transport> Worker<T> {
             cargo.conns.extend(under_way.conns);
             cargo.unholds.extend(under_way.unholds);
         }
+        let mut returned: Vec<_> = journal.returned.drain().collect();
+        returned.sort_unstable_by_key(|(id, _)| *id);
+        journal.done_early.clear();
         self.pool.keep_all();
+        returned.into_iter().for_each(|(_, returned)| self.give_back(returned));
         let reason = "what you sent cannot be kept: the storage has failed";
         for conn in unanswered.into_iter().chain(cargo.conns.drain(..)) {
             if let Some(entry) = self.conns.get_mut(conn) {

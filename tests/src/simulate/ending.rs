@@ -17,10 +17,10 @@ use crate::{Client, Connecting, Publishing, Subscribing, puback};
 /// A topic that no filter of the clients matches.
 const CHURN_TOPIC: &str = "$churn";
 /// Messages that are sent at the end to have the log cleaned up, and their bytes.
-const CHURN: u16 = 60;
+const CHURN: u16 = 100;
 const CHURN_BYTES: usize = 10_000;
-/// Bytes of a log in which nothing is alive: below that it is not cleaned up.
-const LOG_BYTES_MAX: u64 = 150_000;
+/// Bytes of a log in which nothing is alive: below that it may not be worth it to clean it up.
+const LOG_BYTES_MAX: u64 = 500_000;
 
 /// Rounds until everything must have come: with a receive maximum of 1 each takes one message.
 const ROUNDS_MAX: usize = 200_000;
