@@ -1,10 +1,12 @@
 //! The disk fails or is full, before the broker crashes.
 
+use dunlin::worker::Level;
+use dunlin_packets::AckKind;
+
 use super::audit::{Auditor, Verdict, Violation};
 use super::link::Incoming;
 use super::session::Departure;
 use super::world::World;
-use dunlin::worker::Level;
 
 /// The broker looks for space again in time.
 const FULL_PAUSE_MS: u64 = 1000;
@@ -85,7 +87,8 @@ impl World {
     }
 
     /// What came last before the broker ended, the end of connections included. When the log had
-    /// failed, deliveries went out that it did not have: they are as good as lost here.
+    /// failed, deliveries and their ends went out that it did not have: they are as good as lost
+    /// here.
     pub(super) fn hear_the_last(&mut self, fault: Fault, arrived: &[usize]) -> Verdict {
         let Self { clients, audit, .. } = self;
         for client in clients.iter_mut() {
@@ -98,7 +101,10 @@ impl World {
                 place += 1;
                 match incoming {
                     Incoming::Disconnect(_) => false,
-                    Incoming::Publish(_) => fault != Fault::Sync || place <= known,
+                    Incoming::Publish(_)
+                    | Incoming::Ack(AckKind::PubRel | AckKind::PubComp, ..) => {
+                        fault != Fault::Sync || place <= known
+                    }
                     // A subscription that cannot be kept is as if it had not been asked for.
                     Incoming::Answer(_, codes) => {
                         was_refused |= codes.iter().any(|code| matches!(code, 0x83 | 0x97));

@@ -79,7 +79,7 @@ pub struct Session {
     pub past_will: Option<PubId>,
     /// What came before, if it outlived its connection: it ended without an answer, so after a
     /// crash it may be there again.
-    pub ghost: Option<Box<Session>>,
+    pub ghost: Option<Box<Self>>,
     /// The will of its connection.
     pub will: Option<KeptWill>,
     /// What it has asked for.
