@@ -86,6 +86,11 @@ impl Session {
         self.received.restart();
     }
 
+    /// A QoS 2 publication of the client was not taken.
+    pub fn forget_received(&mut self, packet_id: PacketId) {
+        self.received.remove(packet_id);
+    }
+
     /// The log has this QoS 2 publication. `false` when the client has released it already.
     pub fn set_recorded(&mut self, packet_id: PacketId) -> bool {
         self.received.set_recorded(packet_id)

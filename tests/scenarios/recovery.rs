@@ -229,3 +229,25 @@ fn a_session_that_has_ended_does_not_come_back_behind_a_later_one() {
     let client = Client::connect(&mut sim, &Connecting::v5("s").resume());
     assert!(!client.take()[0].contains("present"));
 }
+
+#[test]
+fn what_a_full_disk_refused_is_taken_when_it_comes_again() {
+    let mut sim = durable(1);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t", 1).v5());
+    let _ = subscriber.take();
+    let publisher = Client::online(&mut sim, &Connecting::v4("p").resume());
+    let bytes = sim.disk().bytes() as usize;
+    sim.disk().limit_capacity(bytes);
+    publisher.send(&mut sim, Publishing::q2("t", "finds it full", 1).v4());
+    sim.run();
+    publisher.send(&mut sim, Publishing::q2("t", "refused", 2).v4());
+    assert!(publisher.is_closed());
+    sim.disk().unlimited();
+    sim.advance_s(1);
+    let publisher = Client::online(&mut sim, &Connecting::v4("p").resume());
+    publisher.send(&mut sim, Publishing::q2("t", "refused", 2).dup().v4());
+    assert_eq!(publisher.take(), ["PUBREC 2"]);
+    let taken = subscriber.take();
+    assert!(taken.iter().any(|text| text.contains("\"refused\"")), "{taken:?}");
+}

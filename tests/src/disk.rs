@@ -46,6 +46,12 @@ impl SimDisk {
         self.backend.fail_sync_after(count);
     }
 
+    /// Nothing fails any more that was to fail.
+    pub fn heal(&mut self) {
+        self.unlimited();
+        self.fail_syncs_after(usize::MAX);
+    }
+
     /// A bit of every message that is long enough is not what it was.
     ///
     /// # Panics

@@ -101,7 +101,12 @@ impl<T: Transport> Worker<T> {
         code: ReasonCode,
     ) {
         self.counters.drop(DropReason::StorageRefused);
-        let version = self.sessions.get(publisher.session).session.version();
+        let session = &mut self.sessions.get_mut(publisher.session).session;
+        let version = session.version();
+        if let Some(packet_id) = packet_id {
+            // It comes again, and is no repetition then.
+            session.forget_received(packet_id);
+        }
         match packet_id {
             Some(packet_id) if version == Some(Version::V5) => {
                 self.acknowledge(publisher, packet_id, qos, code);

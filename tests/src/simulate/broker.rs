@@ -60,11 +60,12 @@ impl Broker {
 
     /// Ends the broker at once, and starts another one with `workers` workers from what its disk
     /// has kept: what was written, or, when the power went as well, what was synced and of the rest
-    /// whatever chance has it.
-    pub fn crash(&mut self, workers: usize, random: &mut Random) {
+    /// whatever chance has it; only the latter when it `is_cut`.
+    pub fn crash(&mut self, workers: usize, is_cut: bool, random: &mut Random) {
         let Some(sim) = self.sim.take() else { return };
         // Without syncs a power cut may take what was acknowledged.
-        let is_killed = self.settings.durability.level != Level::Fsync || random.percent(25);
+        let may_be_cut = self.settings.durability.level == Level::Fsync;
+        let is_killed = !may_be_cut || !is_cut && random.percent(25);
         let disk = if is_killed { sim.kill() } else { sim.crash(random.number()) };
         self.start_again(workers, disk);
     }
@@ -78,7 +79,8 @@ impl Broker {
         self.sim().now().millis_since(before)
     }
 
-    fn start_again(&mut self, workers: usize, disk: SimDisk) {
+    fn start_again(&mut self, workers: usize, mut disk: SimDisk) {
+        disk.heal();
         self.workers = workers;
         self.sim = Some(Sim::with_disk(workers, self.settings.clone(), disk, self.seed));
     }

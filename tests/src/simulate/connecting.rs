@@ -333,7 +333,7 @@ impl World {
         self.rest()
     }
 
-    fn let_go(&mut self, index: usize, link: &Link, how: Departure) {
+    pub(super) fn let_go(&mut self, index: usize, link: &Link, how: Departure) {
         self.digest = self.digest.rotate_left(7) ^ link.digest;
         self.orphans.extend(&link.unsettled);
         self.audit.on_departed(index, how);

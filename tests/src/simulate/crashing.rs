@@ -2,7 +2,7 @@
 
 use super::audit::{Auditor, Verdict};
 use super::connecting::Wish;
-use super::link::Incoming;
+use super::faults::Fault;
 use super::publication::{PubId, Stage};
 use super::session::{Life, end_of, timer_after};
 use super::world::World;
@@ -22,7 +22,7 @@ impl World {
             self.clients[index].forget_session();
             self.clients[index].is_blank = true;
         }
-        self.crash()?;
+        self.crash_now(false)?;
         if let Some(will) = wish.will {
             self.audit.on_will_unclear(will.publication);
         }
@@ -31,24 +31,32 @@ impl World {
 
     /// The broker ends in the middle of whatever it does, and another one starts from its disk.
     pub(super) fn crash(&mut self) -> Verdict {
+        self.crash_now(true)
+    }
+
+    fn crash_now(&mut self, may_recover: bool) -> Verdict {
         if self.random.percent(70) {
             self.run_a_little()?;
         }
         let workers = self.random.pick(&[self.broker.workers(), self.broker.workers(), 1, 2, 3]);
-        let is_graceful = self.random.percent(20);
+        let fault = self.draw_fault();
+        let arrived = self.suffer(fault)?;
+        if may_recover && fault == Fault::Space && self.random.percent(50) {
+            return self.recover(&arrived);
+        }
+        let is_graceful = fault == Fault::None && self.random.percent(25);
         let mut took_ms = 0;
         if is_graceful {
             took_ms = self.broker.restart(workers);
         } else {
-            self.broker.crash(workers, &mut self.random);
+            self.broker.crash(workers, fault == Fault::Sync, &mut self.random);
         }
         let how = if is_graceful { "ends" } else { "crashes" };
-        self.note(&format!("the broker {how}, and starts again with {workers} workers"));
+        self.note(&format!("{fault:?}: the broker {how}, and starts again with {workers} workers"));
+        if is_graceful || fault != Fault::None {
+            self.hear_the_last(fault, &arrived)?;
+        }
         for index in 0..self.clients.len() {
-            if is_graceful && let Some(link) = &mut self.clients[index].link {
-                link.receive(&self.audit.names, &self.audit.publications, self.audit.now_ms)?;
-                link.arrived.retain(|incoming| !matches!(incoming, Incoming::Disconnect(_)));
-            }
             // Some of what had been sent still reaches the client.
             let count = self.random.pick(&[0, 3, usize::MAX]);
             self.read(index, count)?;

@@ -6,7 +6,7 @@
 //!
 //! * [`world`]: one run, from the first connection to the last check;
 //! * [`steps`]: what may happen next; [`connecting`]: how connections begin and end;
-//!   [`crashing`]: how the broker does;
+//!   [`crashing`] and [`faults`]: how the broker does;
 //! * [`client`] and [`link`]: a client as the standard wants it;
 //! * [`audit`], with [`lives`], [`requests`], [`delivery`] and [`groups`]: what the broker owes,
 //!   and what it must not do;
@@ -19,6 +19,7 @@ pub mod connecting;
 pub mod crashing;
 pub mod delivery;
 pub mod ending;
+pub mod faults;
 pub mod groups;
 pub mod link;
 pub mod lives;

@@ -49,7 +49,7 @@ impl World {
         self.schedule()
     }
 
-    fn publish(&mut self, index: usize) {
+    pub(super) fn publish(&mut self, index: usize) {
         for _ in 0..self.random.pick(&[1, 1, 1, 2, 5]) {
             let quota = IN_FLIGHT.min(usize::from(self.settings.limits.receive_maximum));
             let is_full = self.clients[index].outgoing.len() >= quota;
