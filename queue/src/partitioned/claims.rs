@@ -19,7 +19,8 @@ use ahash::RandomState;
 
 use crate::Time;
 
-use super::index::{Look, Meta};
+use super::chunk::Meta;
+use super::index::Look;
 use super::keys::Keys;
 use super::leases::Leases;
 use super::limits::{CHUNK_LEN, FAIR_EVERY, PARKED_MAX, PRIORITIES};

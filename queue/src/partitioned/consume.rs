@@ -2,9 +2,9 @@
 
 use crate::Time;
 
+use super::chunk::Meta;
 use super::claims::Pick;
 use super::group::Owner;
-use super::index::Meta;
 use super::leases::Lease;
 use super::limits::{AHEAD_MAX, CHUNK_LEN};
 use super::queue::{Context, Queue};

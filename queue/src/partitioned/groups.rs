@@ -6,7 +6,7 @@ use super::change::push_settled;
 use super::group::{Group, Lane, Owner};
 use super::partition::Partition;
 use super::queue::{Context, Growth, Queue};
-use super::{Action, Change, GroupId, MemberId, Mode, Refused};
+use super::{Change, GroupId, MemberId, Mode, Refused};
 
 /// Where a group begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Queue {
             group.lanes.push(lane);
         }
         self.groups.push(group);
-        self.bar_lanes(self.groups.len() - 1);
+        self.bar_lanes(self.groups.len() - 1, 0);
         self.lift_bars(cx);
         Ok(id)
     }
@@ -167,6 +167,7 @@ impl Queue {
         }
         self.groups[at].members.remove(member.slot as usize);
         self.rebalance(at, cx);
+        self.lift_bars(cx);
         Ok(())
     }
 
@@ -203,6 +204,7 @@ impl Queue {
         self.end_leases(at, partition, cx);
         self.groups[at].free(partition, self.config.mode);
         self.rebalance(at, cx);
+        self.lift_bars(cx);
         Ok(())
     }
 
@@ -244,20 +246,19 @@ impl Queue {
         self.partitions.resize_with(usize::from(to), Partition::default);
         self.growths.push(Growth { to, before });
         for at in 0..self.groups.len() {
-            self.bar_lanes(at);
+            let from = self.groups[at].lanes.len();
+            self.groups[at].lanes.resize_with(usize::from(to), || Lane::new(0));
+            self.bar_lanes(at, from);
         }
     }
 
-    /// Makes the group's missing lanes, and bars those that wait for older partitions.
-    pub(crate) fn bar_lanes(&mut self, at: usize) {
-        let group = &mut self.groups[at];
-        while group.lanes.len() < self.partitions.len() {
-            group.lanes.push(Lane::new(0));
-        }
+    /// Bars those of the group's lanes from `from` on that wait for older partitions.
+    pub(crate) fn bar_lanes(&mut self, at: usize, from: usize) {
         let Some(first) = self.growths.first() else { return };
-        for lane in &mut group.lanes[first.before.len()..] {
-            group.barred += u32::from(!lane.is_barred);
+        let group = &mut self.groups[at];
+        for lane in &mut group.lanes[from.max(first.before.len())..] {
             lane.is_barred = true;
+            group.barred += 1;
         }
     }
 

@@ -1,7 +1,8 @@
 //! What of the index is in memory, and what the log's cleaning asks.
 
+use super::chunk::IndexPool;
 use super::group::Lane;
-use super::index::{IndexPool, Look};
+use super::index::Look;
 use super::limits::CHUNK_LEN;
 use super::queue::{Context, Queue};
 use super::{Action, GroupId, MessageId};

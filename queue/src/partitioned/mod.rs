@@ -15,6 +15,7 @@
 //! [`Queue::deadline`].
 
 mod change;
+mod chunk;
 mod claims;
 mod config;
 mod consume;
@@ -34,10 +35,10 @@ mod stats;
 mod timer;
 
 pub use change::{Action, Change, DeadReason, GroupId, MemberId, MessageId, Refused};
+pub use chunk::IndexPool;
 pub use config::{BadConfig, Config, FullPolicy, Mode, Retention};
 pub use consume::Delivery;
 pub use groups::{Commit, Start};
-pub use index::IndexPool;
 pub use limits::Limits;
 pub use memory::Located;
 pub use queue::{Context, NewMessage, Queue};

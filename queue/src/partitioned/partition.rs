@@ -7,7 +7,8 @@ use ahash::RandomState;
 
 use crate::Time;
 
-use super::index::{Index, IndexPool, Look, Meta};
+use super::chunk::{Chunk, IndexPool, Meta};
+use super::index::{Index, Look};
 use super::limits::CHUNK_LEN;
 
 /// ```text
@@ -71,19 +72,14 @@ impl Partition {
 
     /// When the oldest message came: that of its chunk if the chunk is away.
     pub(crate) fn oldest(&self) -> Option<Time> {
-        self.came(self.start)
+        if self.live() == 0 { None } else { self.came(self.start) }
     }
 
     /// When a message came, as [`Self::oldest`].
     pub(crate) fn came(&self, offset: u64) -> Option<Time> {
         match self.look(offset) {
             Look::Here(meta) => Some(meta.at),
-            _ => self
-                .waiting
-                .as_ref()?
-                .index
-                .chunk(offset / CHUNK_LEN)
-                .map(super::index::Chunk::first),
+            _ => self.waiting.as_ref()?.index.chunk(offset / CHUNK_LEN).map(Chunk::first),
         }
     }
 

@@ -3,8 +3,8 @@
 use crate::Time;
 
 use super::change::push_settled;
+use super::chunk::{IndexPool, Meta};
 use super::group::Group;
-use super::index::{IndexPool, Meta};
 use super::limits::{CHUNK_LEN, DELAY_MS_MAX, MESSAGE_BYTES_MAX, PARTITIONS_MAX, PRIORITIES};
 use super::partition::Partition;
 use super::{Action, BadConfig, Change, Config, FullPolicy, GroupId, MessageId, Mode, Refused};

@@ -8,8 +8,9 @@ use ahash::RandomState;
 use crate::Time;
 
 use super::change::push_settled;
+use super::chunk::Meta;
 use super::group::{Group, Lane};
-use super::index::Meta;
+use super::index::Look;
 use super::queue::{Context, Queue};
 use super::{BadConfig, Change, Commit, Config, GroupId, MessageId, Mode};
 
@@ -252,16 +253,27 @@ impl Restoring {
                 lane.advance(home);
                 group.lanes.push(lane);
             }
-            for (id, &attempts) in &restored.attempts {
-                if let Some(lane) = group.lanes.get_mut(usize::from(id.partition))
-                    && !lane.is_settled(id.offset)
-                    && !queue.partitions[usize::from(id.partition)].is_hole(id.offset)
-                {
-                    lane.claims().failed.insert(id.offset, attempts);
-                }
-            }
+            self.note_attempts(restored, &mut group, queue);
             queue.groups.push(group);
-            queue.bar_lanes(queue.groups.len() - 1);
+            queue.bar_lanes(queue.groups.len() - 1, 0);
+        }
+    }
+
+    fn note_attempts(&self, restored: &RestoredGroup, group: &mut Group, queue: &Queue) {
+        let mut attempts: Vec<_> = restored.attempts.iter().collect();
+        attempts.sort_unstable();
+        for (id, &attempts) in attempts {
+            let Some(lane) = group.lanes.get_mut(usize::from(id.partition)) else { continue };
+            let home = &queue.partitions[usize::from(id.partition)];
+            let Look::Here(meta) = home.look(id.offset) else { continue };
+            if lane.is_settled(id.offset) {
+                continue;
+            }
+            lane.claims().failed.insert(id.offset, attempts);
+            if self.config.is_serial {
+                // It had its key, and keeps it until it is settled.
+                lane.claims().keys.hold(meta.key, id.offset);
+            }
         }
     }
 }

@@ -75,7 +75,10 @@ impl Queue {
         match self.config.mode {
             Mode::Work => {
                 let lease = self.end_lease(at, id, cx).ok_or(Refused::NotLeased)?;
-                self.die(at, id, &lease, DeadReason::Rejected, lease.attempt, cx);
+                let attempts = lease.attempt;
+                // Should a crash come before it is buried, it has had this attempt.
+                cx.changes.push(Change::Attempts { group, id, attempts });
+                self.die(at, id, &lease, DeadReason::Rejected, attempts, cx);
             }
             Mode::Stream => self.read(at, id, cx),
         }

@@ -23,8 +23,9 @@ impl Queue {
         if cx.now < self.wake_at {
             return;
         }
-        self.time_out_members(cx);
+        // First, so that nothing is asked for about a message that goes.
         self.drop_old(cx);
+        self.time_out_members(cx);
         self.release_due(cx);
         for at in 0..self.groups.len() {
             for partition in 0..self.partitions() {
@@ -81,9 +82,6 @@ impl Queue {
     }
 
     fn release_due(&mut self, cx: &mut Context<'_>) {
-        if self.delayed == 0 {
-            return;
-        }
         for partition in 0..self.partitions() {
             let at = usize::from(partition);
             while let Some((offset, priority)) = self.partitions[at].pop_due(cx.now) {
