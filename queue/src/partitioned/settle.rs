@@ -129,6 +129,7 @@ impl Queue {
         if lane.owner.member() != Some(member) {
             return Err(Refused::NotTheOwner);
         }
+        lane.advance(&self.partitions[usize::from(to.partition)]);
         if to.offset <= lane.floor {
             return Err(Refused::Backwards);
         }

@@ -355,7 +355,7 @@ impl Rig {
         let is_serial = self.config.is_serial;
         let group = self.group(group_id);
         let overtaken = group.overtaken.entry(id.partition).or_default();
-        *overtaken = if id == oldest { 0 } else { *overtaken + 1 };
+        *overtaken = if id == oldest { 0 } else { overtaken.saturating_add(1) };
         assert!(is_serial || *overtaken < FAIR_EVERY, "starving");
         group.seen.get_mut(&id).unwrap().state = State::Leased { member: to, deadline };
     }
