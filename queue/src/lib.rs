@@ -5,6 +5,7 @@
 //! * [`DeliveryQueue`] and [`Window`]: what one session has to receive, and what it has received
 //!   but not acknowledged.
 //! * [`mailbox`]: batches from one worker to another.
+//! * [`partitioned`]: durable queues for groups of consumers.
 //!
 //! No sockets, no threads, and no clock: the time comes in as a [`Time`]. Everything is bounded:
 //! queues by their [`QueueLimits`], windows by the caller, mailboxes by credit.
@@ -13,6 +14,7 @@ mod delivery;
 mod logged;
 pub mod mailbox;
 mod message;
+pub mod partitioned;
 mod pool;
 mod time;
 mod window;
