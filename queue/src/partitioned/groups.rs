@@ -181,8 +181,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The member gives a partition up that it is to give up ([`Action::Revoking`]); what it has of
-    /// it counts as for [`Self::leave`]. `generation` is that of [`Action::Assigned`].
+    /// The member gives a partition up that it is to give up (`Action::Revoking`); what it has of
+    /// it counts as for [`Self::leave`]. `generation` is that of `Action::Assigned`.
     ///
     /// # Errors
     /// When it is not to, or not any more.

@@ -14,8 +14,7 @@ use super::{
 };
 
 impl Queue {
-    /// The message is done, for this group. In a stream the cursor moves over all that is
-    /// acknowledged, unless it is moved by hand.
+    /// The message is done, for this group. A stream's cursor moves over all that is, or by hand.
     ///
     /// # Errors
     /// When the member does not have the message.
@@ -86,8 +85,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The member needs more time: the lease begins anew. If the partition is to go to another
-    /// member, not for ever: [`DRAIN_LEASES_MAX`](super::limits::DRAIN_LEASES_MAX).
+    /// The member needs more time: the lease begins anew. Not for ever if the partition is to go.
     ///
     /// # Errors
     /// When the member does not have the message, and always for a stream.
@@ -112,8 +110,7 @@ impl Queue {
     /// A stream's cursor of a partition goes to `offset`: everything before is done.
     ///
     /// # Errors
-    /// When the partition is not the member's, the cursor is there or beyond, or what is before was
-    /// not delivered; always for a work queue.
+    /// Not the member's partition, a cursor that is there already, a gap; always for a work queue.
     pub fn commit(
         &mut self,
         group: GroupId,
@@ -173,8 +170,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The dead letter is written: the group has done with the message. For
-    /// [`Action::DeadLetter`], in the frame of the dead letter.
+    /// The dead letter is written, in the same frame: the group has done with the message.
     ///
     /// # Errors
     /// When the message is not on its way there, as it was dropped meanwhile.

@@ -533,7 +533,7 @@ fn pick<T: Copy>(from: &[T], at: usize) -> Option<T> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100)
+        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
     ))]
 
     #[test]
