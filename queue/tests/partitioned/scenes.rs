@@ -207,6 +207,25 @@ fn a_partition_is_given_up_at_once_by_who_says_so() {
 }
 
 #[test]
+fn an_owner_that_keeps_a_partition_after_all_hears_of_what_waits_in_it() {
+    let mut desk = Desk::new(Config { partitions: 2, backoff_base_ms: 0, ..Config::default() });
+    let group = desk.group();
+    let first = desk.join(group);
+    (0..20).for_each(|key| _ = desk.put_key(spread(key)));
+    let out = desk.poll(group, first, 30);
+    desk.actions.clear();
+    let second = desk.join(group);
+    let [Action::Revoking { partition, .. }] = desk.actions[..] else { panic!() };
+    let id = out.iter().find(|delivery| delivery.id.partition == partition).unwrap().id;
+    call!(&mut desk, nack, group, first, id, None).unwrap();
+    assert!(desk.poll(group, first, 30).is_empty());
+    desk.actions.clear();
+    call!(&mut desk, leave, group, second).unwrap();
+    assert!(desk.actions.contains(&Action::Ready { group, member: first }));
+    assert_eq!(desk.poll(group, first, 30)[0].id, id);
+}
+
+#[test]
 fn a_low_priority_is_overtaken_for_a_while_only() {
     let mut desk = Desk::new(one_partition());
     let group = desk.group();
