@@ -278,15 +278,18 @@ impl Group {
 
     /// A member with too few keeps what it was to give up.
     fn give_back(&mut self, share: &mut Share, actions: &mut Vec<Action>) {
-        for (at, lane) in self.lanes.iter_mut().enumerate() {
-            if share.owned < share.quota && lane.owner == Owner::Draining(share.id) {
-                lane.owner = Owner::Owned(share.id);
-                lane.claims().drain_until = Time::NEVER;
-                share.owned += 1;
-                let (group, generation) = (self.id, lane.generation);
-                let (member, partition) = (share.id, at as u16);
-                actions.push(Action::Assigned { group, member, partition, generation });
+        for at in 0..self.lanes.len() {
+            let lane = &mut self.lanes[at];
+            if share.owned == share.quota || lane.owner != Owner::Draining(share.id) {
+                continue;
             }
+            lane.owner = Owner::Owned(share.id);
+            lane.claims().drain_until = Time::NEVER;
+            share.owned += 1;
+            let (group, member, partition) = (self.id, share.id, at as u16);
+            let generation = lane.generation;
+            actions.push(Action::Assigned { group, member, partition, generation });
+            self.wake(partition, actions);
         }
     }
 

@@ -168,6 +168,10 @@ impl Queue {
 
     /// Gives back what idle partitions hold on to. A group has to be drained for its part of it.
     pub fn shrink(&mut self, index: &mut IndexPool) {
+        self.groups.shrink_to_fit();
+        for group in &mut self.groups {
+            group.members.shrink_to_fit();
+        }
         for (at, home) in self.partitions.iter_mut().enumerate() {
             if home.kept < home.end {
                 continue;

@@ -81,7 +81,8 @@ pub(crate) struct Rig {
     stored: HashMap<u64, Vec<u8>>,
     wanted: Vec<(u16, u64, u64)>,
     next_position: u64,
-    pub(crate) ready: Vec<(GroupId, MemberId)>,
+    /// Members whose last poll gave less than it might have, and who were told nothing since.
+    asleep: BTreeSet<(GroupId, MemberId)>,
     absorbed: usize,
 }
 
@@ -119,7 +120,7 @@ impl Rig {
             stored: HashMap::new(),
             wanted: Vec::new(),
             next_position: 1,
-            ready: Vec::new(),
+            asleep: BTreeSet::new(),
             absorbed: 0,
         }
     }
@@ -257,6 +258,10 @@ impl Rig {
         answer.unwrap();
         assert!(out.len() <= credit);
         self.touch(id, member);
+        self.asleep.remove(&(id, member));
+        if out.len() < credit {
+            self.asleep.insert((id, member));
+        }
         let room = self.config.limits.leases_per_member_max as usize;
         let room = room - self.leased_to(id, member).len();
         assert!(out.len() <= room);
@@ -268,7 +273,7 @@ impl Rig {
         let is_all = out.len() < credit.min(room);
         self.absorb();
         if is_all && self.groups[&id].lifted.len() == lifted {
-            self.check_complete(id, member);
+            self.check_complete(id, member, true);
         }
         out
     }
@@ -361,7 +366,7 @@ impl Rig {
     }
 
     /// Nothing that might have been delivered was left.
-    fn check_complete(&self, group_id: GroupId, to: MemberId) {
+    fn check_complete(&self, group_id: GroupId, to: MemberId, with_expired: bool) {
         if !self.wanted.is_empty() {
             return;
         }
@@ -375,6 +380,7 @@ impl Rig {
             }
             let left = self.in_partition(partition).find(|(id, _)| {
                 self.may_be_delivered(group, **id)
+                    && (with_expired || !self.messages[*id].is_expired(self.now))
                     && !(self.config.is_serial && self.is_key_taken(group, **id))
             });
             assert!(left.is_none(), "left: {left:?}");
@@ -620,6 +626,7 @@ impl Rig {
         self.index = IndexPool::new(self.index.resident_bytes_max());
         self.stored.clear();
         self.wanted.clear();
+        self.asleep.clear();
         self.changes.clear();
         self.actions.clear();
         let mut cx = Context {
@@ -779,7 +786,7 @@ impl Rig {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Ready { group, member } => self.ready.push((group, member)),
+            Action::Ready { group, member } => _ = self.asleep.remove(&(group, member)),
             Action::Assigned { group, member, partition, generation } => {
                 let leased = self.groups[&group].seen.iter().any(|(id, seen)| {
                     id.partition == partition
@@ -865,6 +872,16 @@ impl Rig {
             self.check_owners(id, group);
         }
         self.check_facts();
+        for &(id, member) in &self.asleep {
+            let Some(group) = self.groups.get(&id) else { continue };
+            let leased = group.seen.values().filter(|seen| {
+                matches!(seen.state, State::Leased { member: holder, .. } if holder == member)
+            });
+            let is_member = group.members.iter().any(|(other, _)| *other == member);
+            if is_member && leased.count() < self.config.limits.leases_per_member_max as usize {
+                self.check_complete(id, member, false);
+            }
+        }
     }
 
     fn check_owners(&self, id: GroupId, group: &Group) {
