@@ -107,7 +107,7 @@ impl World {
                     }
                     // A subscription that cannot be kept is as if it had not been asked for.
                     Incoming::Answer(_, codes) => {
-                        was_refused |= codes.iter().any(|code| matches!(code, 0x83 | 0x97));
+                        was_refused |= codes.iter().any(|code| matches!(code, 0x80 | 0x83 | 0x97));
                         !was_refused
                     }
                     _ => true,
