@@ -36,11 +36,17 @@ pub enum DropReason {
     TooOld,
     /// It would have had to be kept, and the log took nothing: its publisher was told so.
     StorageRefused,
+    /// A partitioned queue did not take it: full, unknown, or not addressed as it should be.
+    QueueRefused,
+    /// A partitioned queue was to capture it and could not.
+    CaptureRefused,
+    /// A partitioned queue let it go unread: too old, or to make room.
+    QueueRetention,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::QueueFullNewest,
         Self::QueueFullOldest,
         Self::QueueFullDisconnect,
@@ -54,6 +60,9 @@ impl DropReason {
         Self::Unreadable,
         Self::TooOld,
         Self::StorageRefused,
+        Self::QueueRefused,
+        Self::CaptureRefused,
+        Self::QueueRetention,
     ];
 
     /// The name it is counted under.
@@ -73,6 +82,9 @@ impl DropReason {
             Self::Unreadable => "unreadable",
             Self::TooOld => "too-old",
             Self::StorageRefused => "storage-refused",
+            Self::QueueRefused => "queue-refused",
+            Self::CaptureRefused => "capture-refused",
+            Self::QueueRetention => "queue-retention",
         }
     }
 }
@@ -121,6 +133,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// In [`Self::group`]: a delivery from a partitioned queue. Its message, made for this delivery
+    /// alone, has in [`Message::publisher`](crate::Message::publisher) the number under which the
+    /// worker knows it.
+    pub const FROM_QUEUE: u32 = u32::MAX;
+
+    /// Whether a partitioned queue wants to know what becomes of it.
+    #[inline]
+    #[must_use]
+    pub fn is_from_queue(&self) -> bool {
+        self.group == Self::FROM_QUEUE
+    }
+
     /// Bytes it counts against a limit: those of the message, and of its identifiers.
     #[inline]
     #[must_use]

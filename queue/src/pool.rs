@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 
 use ahash::RandomState;
+use dunlin_packets::{Properties, QoS};
 use slab::Slab;
 
 use crate::logged::Logged;
@@ -190,6 +191,39 @@ impl MessagePool {
         let index = self.free_slot();
         std::mem::swap(&mut self.slots[index as usize].message, message);
         self.count_in(index)
+    }
+
+    /// Makes a message with the payload of another one, and its expiry, under another topic and with
+    /// other properties; with one share.
+    pub fn derive(
+        &mut self,
+        payload_of: &MessageRef,
+        topic: &str,
+        properties: Properties<'_>,
+        qos: QoS,
+        now: Time,
+    ) -> MessageRef {
+        let index = self.free_slot();
+        let mut derived = std::mem::take(&mut self.slots[index as usize].message);
+        let original = &self.slots[payload_of.0 as usize].message;
+        derived.keep_capacity_for(original.len() + topic.len());
+        let payload = original.payload();
+        let (retain, publisher) = (false, original.publisher);
+        derived.fill(&MessageFields { topic, payload, properties, qos, retain, publisher }, now);
+        derived.expires_at = original.expires_at;
+        self.slots[index as usize].message = derived;
+        self.count_in(index)
+    }
+
+    /// Gives the message a number for a delivery from a partitioned queue:
+    /// [`Entry::FROM_QUEUE`](crate::Entry::FROM_QUEUE).
+    pub fn mark_delivery(&mut self, message: &MessageRef, number: u64) {
+        self.slots[message.0 as usize].message.publisher = number;
+    }
+
+    /// Says when the message is not to be delivered any more.
+    pub fn set_expiry(&mut self, message: &MessageRef, expires_at: Time) {
+        self.slots[message.0 as usize].message.expires_at = expires_at;
     }
 
     /// A copy of a message, in a spare buffer, to be mailed.

@@ -24,5 +24,5 @@ pub use filter_map::{FilterId, FilterMap, MatchScratch};
 pub use group::{GroupId, Member, ShareGroups, Strategy};
 pub use retained::RetainedIndex;
 pub use subscriptions::{
-    Added, Match, Remote, Route, SubscriberId, Subscription, Subscriptions, Target,
+    Added, Match, QueueId, Remote, Route, SubscriberId, Subscription, Subscriptions, Target,
 };

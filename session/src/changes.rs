@@ -35,11 +35,43 @@ pub enum Change {
         /// It is on its way there.
         is_held: bool,
     },
+    /// The client has answered a delivery from a partitioned queue, or will not get it.
+    Answered {
+        /// The number under which the worker knows it.
+        number: u64,
+        /// What has become of it.
+        answer: Answer,
+    },
     /// PUBREL came for a QoS 2 publication of the client: its packet identifier is free again.
     Freed {
         /// Which one.
         packet_id: PacketId,
     },
+}
+
+/// What has become of a delivery from a partitioned queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// PUBACK or PUBREC.
+    Acknowledged,
+    /// PUBACK or PUBREC with an error.
+    Refused,
+    /// It was not sent, and will not be.
+    Unsent,
+}
+
+/// Somebody wants to know what has become of a delivery.
+#[inline]
+pub(crate) fn note_answer(
+    entry: &Entry,
+    answer: Answer,
+    pool: &MessagePool,
+    changes: &mut Vec<Change>,
+) {
+    if entry.is_from_queue() {
+        let number = pool.get(&entry.message).publisher;
+        changes.push(Change::Answered { number, answer });
+    }
 }
 
 /// The session has no more to do with a message that it would have got after a crash.

@@ -6,7 +6,7 @@ use dunlin_packets::{
 };
 use dunlin_queue::{DropReason, MessageFields, MessageRef, Stage};
 
-use crate::changes::note_finished;
+use crate::changes::{Answer, note_answer, note_finished};
 use crate::link::Link;
 use crate::session::State;
 use crate::{Change, Context, Limits, Session};
@@ -186,6 +186,9 @@ impl Session {
         let Some(entry) = finished else { return Ok(Action::None) };
         match entry {
             Some(entry) => {
+                let is_refused = ack.code.is_error();
+                let answer = if is_refused { Answer::Refused } else { Answer::Acknowledged };
+                note_answer(&entry, answer, cx.pool, cx.changes);
                 if self.is_durable {
                     note_finished(id, &entry, cx.pool, cx.changes);
                 }
@@ -206,6 +209,7 @@ impl Session {
         let known = released.is_some();
         if let Some(Some(entry)) = released {
             let message_id = cx.pool.get(&entry.message).id;
+            note_answer(&entry, Answer::Acknowledged, cx.pool, cx.changes);
             entry.release(cx.pool);
             if self.is_durable {
                 cx.changes.push(Change::Released { packet_id: id, id: message_id });

@@ -42,7 +42,7 @@ mod stored;
 mod will;
 
 pub use alike::Alike;
-pub use changes::Change;
+pub use changes::{Answer, Change};
 pub use grant::grant;
 pub use inbound::{Action, Refused};
 pub use level::Level;

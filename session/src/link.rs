@@ -21,6 +21,8 @@ pub(crate) struct Link {
     pub(crate) is_durable: bool,
     /// Acknowledgements say how safe the message is.
     pub(crate) wants_levels: bool,
+    /// They may say why.
+    pub(crate) wants_reasons: bool,
     pub(crate) last_received: Time,
     pub(crate) incoming: Option<Box<IncomingAliases>>,
     pub(crate) outgoing: Option<Box<OutgoingAliases>>,
@@ -37,6 +39,7 @@ impl Link {
             resends,
             is_durable: false,
             wants_levels: offer.wants_levels,
+            wants_reasons: offer.wants_reasons,
             last_received: now,
             incoming: None,
             outgoing: None,

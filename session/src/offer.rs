@@ -84,6 +84,8 @@ pub struct Offer {
     pub(crate) wants_response_information: bool,
     /// Acknowledgements are to say how safe the message is.
     pub(crate) wants_levels: bool,
+    /// They may say why they refuse.
+    pub(crate) wants_reasons: bool,
     pub(crate) will: Option<Box<Will>>,
 }
 
@@ -128,6 +130,7 @@ impl Offer {
             topic_alias_maximum: 0,
             wants_response_information: false,
             wants_levels: false,
+            wants_reasons: false,
             will: connect.will.as_ref().map(|will| Box::new(Will::new(will))),
         };
         offer.read_properties(connect.properties, &refuse)?;
@@ -177,6 +180,7 @@ impl Offer {
         // Without it neither reason strings nor user properties come with acknowledgements
         // [MQTT-3.1.2-29].
         self.wants_levels &= allows_properties;
+        self.wants_reasons = allows_properties && self.version.has_properties();
         Ok(())
     }
 

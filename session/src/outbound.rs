@@ -106,7 +106,7 @@ impl Session {
                 if self.is_durable {
                     note_finished(id, &entry, cx.pool, cx.changes);
                 }
-                if entry.qos == QoS::ExactlyOnce {
+                if entry.qos == QoS::ExactlyOnce && !entry.is_from_queue() {
                     // It was sent before, so nobody else may get it [MQTT-4.8.2-5].
                     entry.group = 0;
                 }

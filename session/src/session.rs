@@ -6,7 +6,7 @@ use dunlin_packets::{
 };
 use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, Time, Window};
 
-use crate::changes::note_done;
+use crate::changes::{Answer, note_answer, note_done};
 use crate::link::Link;
 use crate::received::Received;
 use crate::{Change, LEVEL_PROPERTY, Level, Limits, Offer, Will};
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub code: ReasonCode,
     /// How safe it is, for a client that wants to know: [`LEVEL_PROPERTY`].
     pub level: Level,
+    /// Why, for people; may be empty.
+    pub reason: &'static str,
 }
 
 /// What the end of a connection leaves to do.
@@ -262,6 +264,7 @@ impl Session {
             if reason == DropReason::QueueFullOldest && *is_durable {
                 note_done(entry, pool, changes);
             }
+            note_answer(entry, Answer::Unsent, pool, changes);
             dropped(reason);
         })
     }
@@ -307,17 +310,26 @@ impl Session {
     pub fn take_shared(&mut self, all: bool, pool: &mut MessagePool) -> Vec<Entry> {
         let mut taken = Vec::new();
         if all {
-            let is_shared = |entry: &Entry| entry.group != 0 && entry.qos == QoS::AtLeastOnce;
-            taken = self.window.extract(pool, is_shared);
+            let is_it = |entry: &Entry| is_shared(entry) && entry.qos == QoS::AtLeastOnce;
+            taken = self.window.extract(pool, is_it);
         }
-        taken.extend(self.queue.extract(pool, |entry| entry.group != 0));
+        taken.extend(self.queue.extract(pool, is_shared));
         taken
+    }
+
+    /// Takes out what came from partitioned queues: what was never sent, and unacknowledged QoS 1.
+    /// The queues deliver it again, to whoever is there. An identifier of QoS 2 that the client
+    /// may know stays as it is.
+    pub fn take_queued(&mut self, pool: &mut MessagePool) -> (Vec<Entry>, Vec<Entry>) {
+        let unsent = self.queue.extract(pool, Entry::is_from_queue);
+        let is_it = |entry: &Entry| entry.is_from_queue() && entry.qos == QoS::AtLeastOnce;
+        (unsent, self.window.extract(pool, is_it))
     }
 
     /// Answers a QoS 1 or 2 PUBLISH that is taken care of, or refused \[MQTT-4.3.2-4\]
     /// \[MQTT-4.3.3-8\]. Before 5.0 a refusal looks like success \[MQTT-3.3.5-2 of 3.1.1\].
     pub fn acknowledge(&mut self, id: PacketId, outcome: Outcome, out: &mut Vec<u8>) {
-        let Outcome { qos, code, level } = outcome;
+        let Outcome { qos, code, level, reason } = outcome;
         let kind = match qos {
             QoS::AtMostOnce => return,
             QoS::AtLeastOnce => AckKind::PubAck,
@@ -332,6 +344,13 @@ impl Session {
             }
         };
         let ack = Ack { code, ..Ack::new(kind, id) };
+        if !reason.is_empty() && self.link().is_some_and(|link| link.wants_reasons) {
+            let mut properties = PropertiesBuf::new();
+            properties.push(Property::ReasonString(reason));
+            if self.send(&Packet::Ack(Ack { properties: properties.as_properties(), ..ack }), out) {
+                return;
+            }
+        }
         if !code.is_error() && self.link().is_some_and(|link| link.wants_levels) {
             let mut properties = PropertiesBuf::new();
             properties.push(Property::UserProperty(LEVEL_PROPERTY, level.name()));
@@ -342,10 +361,25 @@ impl Session {
         let _ = self.send(&Packet::Ack(ack), out);
     }
 
-    /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\]. `false` when the client takes no
-    /// packet as large as that: it would wait for ever, so its connection has to end.
+    /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\], and why one of them is an error
+    /// if that needs saying. `false` when the client takes no packet as large as that: it would wait
+    /// for ever, so its connection has to end.
     #[must_use]
-    pub fn suback(&self, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) -> bool {
+    pub fn suback(
+        &self,
+        packet_id: PacketId,
+        codes: &[u8],
+        reason: &str,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if !reason.is_empty() && self.link().is_some_and(|link| link.wants_reasons) {
+            let mut properties = PropertiesBuf::new();
+            properties.push(Property::ReasonString(reason));
+            let properties = properties.as_properties();
+            if self.send(&Packet::SubAck(SubAck { packet_id, properties, codes }), out) {
+                return true;
+            }
+        }
         let properties = Properties::default();
         self.send(&Packet::SubAck(SubAck { packet_id, properties, codes }), out)
     }
@@ -380,4 +414,9 @@ impl Session {
     pub(crate) fn send(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         self.link().is_none_or(|link| link.send(packet, out))
     }
+}
+
+/// Whether another member of a share group can get it.
+fn is_shared(entry: &Entry) -> bool {
+    entry.group != 0 && !entry.is_from_queue()
 }

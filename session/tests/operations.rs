@@ -288,7 +288,11 @@ impl Model {
             _ => return out,
         };
         let (qos, code) = (QoS::ExactlyOnce, dunlin_packets::ReasonCode::Success);
-        self.session.acknowledge(id, Outcome { qos, code, level: Level::Memory }, &mut out);
+        self.session.acknowledge(
+            id,
+            Outcome { qos, code, level: Level::Memory, reason: "" },
+            &mut out,
+        );
         out
     }
 

@@ -50,12 +50,11 @@ impl Queue {
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         let at = self.group_at(group)?;
-        let leases_max = self.config.limits.leases_per_member_max;
         let known = self.groups[at].member(member)?;
         known.seen = cx.now;
         known.is_waiting = false;
         let owned = known.partitions.len();
-        let room = leases_max.saturating_sub(known.leases) as usize;
+        let room = known.leases_max.saturating_sub(known.leases) as usize;
         let end = out.len() + credit;
         let stop = out.len() + credit.min(room);
         for _ in 0..owned {

@@ -117,6 +117,8 @@ pub(crate) struct Member {
     /// Where in `partitions` the next poll begins.
     pub(crate) turn: usize,
     pub(crate) leases: u32,
+    /// Leases it may have.
+    pub(crate) leases_max: u32,
     /// Its last poll gave less than it might have.
     pub(crate) is_waiting: bool,
 }
@@ -160,7 +162,12 @@ impl Group {
         }
     }
 
-    pub(crate) fn add_member(&mut self, now: Time) -> MemberId {
+    pub(crate) fn leases_of(&self, id: MemberId) -> Option<u32> {
+        let member = self.members.get(id.slot as usize)?;
+        (member.generation == id.generation).then_some(member.leases)
+    }
+
+    pub(crate) fn add_member(&mut self, leases_max: u32, now: Time) -> MemberId {
         self.joins += 1;
         let member = Member {
             generation: self.joins,
@@ -168,6 +175,7 @@ impl Group {
             partitions: Vec::new(),
             turn: 0,
             leases: 0,
+            leases_max,
             is_waiting: false,
         };
         MemberId { slot: self.members.insert(member) as u32, generation: self.joins }

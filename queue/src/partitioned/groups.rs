@@ -129,16 +129,24 @@ impl Queue {
         }
     }
 
-    /// Adds a member, and gives it its share of the partitions, at once or when they are free.
+    /// Adds a member, and gives it its share of the partitions, at once or when they are free. It
+    /// may have `leases_max` messages at a time, within
+    /// [`Limits::leases_per_member_max`](super::Limits::leases_per_member_max).
     ///
     /// # Errors
     /// When there is no such group, or it has too many members.
-    pub fn join(&mut self, group: GroupId, cx: &mut Context<'_>) -> Result<MemberId, Refused> {
+    pub fn join(
+        &mut self,
+        group: GroupId,
+        leases_max: u32,
+        cx: &mut Context<'_>,
+    ) -> Result<MemberId, Refused> {
         let at = self.group_at(group)?;
         if self.groups[at].members.len() >= self.config.limits.members_max as usize {
             return Err(Refused::TooManyMembers);
         }
-        let member = self.groups[at].add_member(cx.now);
+        let leases_max = leases_max.min(self.config.limits.leases_per_member_max);
+        let member = self.groups[at].add_member(leases_max, cx.now);
         if self.config.member_timeout_ms != 0 {
             self.wake_by(cx.now.plus_millis(u64::from(self.config.member_timeout_ms)));
         }

@@ -59,6 +59,32 @@ impl Queue {
         Ok(())
     }
 
+    /// The member was never sent the message: it goes out again at once, and that was no attempt.
+    /// In a stream the cursor has not moved, so the next owner of the partition begins with it.
+    ///
+    /// # Errors
+    /// When the member does not have the message.
+    pub fn give_back(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+        id: MessageId,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let at = self.holder(group, member, id, cx)?;
+        if self.config.mode == Mode::Work {
+            let lease = self.end_lease(at, id, cx).ok_or(Refused::NotLeased)?;
+            let claims = self.groups[at].lanes[usize::from(id.partition)].claims();
+            if lease.attempt > 1 {
+                claims.failed.insert(id.offset, lease.attempt - 1);
+            }
+            claims.retry(id.offset, lease.priority, cx.now, cx.now);
+            self.groups[at].wake(id.partition, cx.actions);
+        }
+        self.settle_up(at, id.partition, cx);
+        Ok(())
+    }
+
     /// The message can never be handled: it is a dead letter. In a stream it is passed over.
     ///
     /// # Errors
@@ -264,10 +290,9 @@ impl Queue {
     /// A lease of the member's has ended: if it had as many as it may, it can have another.
     #[inline]
     pub(crate) fn note_ended(&mut self, at: usize, id: MemberId, cx: &mut Context<'_>) {
-        let leases_max = self.config.limits.leases_per_member_max;
         let group = self.groups[at].id;
         if let Ok(member) = self.groups[at].member(id) {
-            if member.leases >= leases_max && std::mem::take(&mut member.is_waiting) {
+            if member.leases >= member.leases_max && std::mem::take(&mut member.is_waiting) {
                 cx.actions.push(Action::Ready { group, member: id });
             }
             member.leases -= 1;

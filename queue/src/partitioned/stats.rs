@@ -104,6 +104,28 @@ impl Queue {
         Ok((home.live(), group.lanes[usize::from(partition)].lag(home)))
     }
 
+    /// Messages that a member has.
+    ///
+    /// # Errors
+    /// When there is no such group or member.
+    pub fn leased_to(&self, group: GroupId, member: MemberId) -> Result<u32, Refused> {
+        self.groups[self.group_at(group)?].leases_of(member).ok_or(Refused::UnknownMember)
+    }
+
+    /// Bytes of the messages in it.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Messages in it.
+    #[inline]
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.live
+    }
+
     /// Whose a partition is, also if it is to give it up, and the generation of that ownership.
     ///
     /// # Errors

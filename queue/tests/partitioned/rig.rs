@@ -208,7 +208,7 @@ impl Rig {
     }
 
     pub(crate) fn join(&mut self, id: GroupId) -> Option<MemberId> {
-        let Ok(member) = call!(self, join, id) else {
+        let Ok(member) = call!(self, join, id, u32::MAX) else {
             assert!(self.group(id).members.len() >= self.config.limits.members_max as usize);
             return None;
         };

@@ -54,7 +54,7 @@ impl Desk {
     }
 
     fn join(&mut self, group: GroupId) -> MemberId {
-        call!(self, join, group).unwrap()
+        call!(self, join, group, u32::MAX).unwrap()
     }
 
     fn poll(&mut self, group: GroupId, member: MemberId, credit: usize) -> Vec<Delivery> {

@@ -476,7 +476,7 @@ impl Stream {
             Operation::Join(is_second) => {
                 let at = usize::from(is_second);
                 let of = self.groups[at].id;
-                let member = call!(self, join, of).unwrap();
+                let member = call!(self, join, of, u32::MAX).unwrap();
                 self.groups[at].members.push(member);
                 self.absorb();
             }
