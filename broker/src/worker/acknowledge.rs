@@ -1,9 +1,10 @@
 //! PUBACK and PUBREC: at once, or in their turn behind what has to be safe first.
 
-use dunlin_packets::{PacketId, QoS, ReasonCode};
+use dunlin_packets::{PacketId, QoS, ReasonCode, Version};
 use dunlin_session::Outcome;
 
 use super::deliver::Publisher;
+use super::queues::Refusal;
 use super::recording::Pending;
 use super::sessions::SessionKey;
 use super::settings::Level;
@@ -18,6 +19,40 @@ pub(super) struct Acknowledgement {
     pub(super) packet_id: PacketId,
     pub(super) qos: QoS,
     pub(super) code: ReasonCode,
+    /// Why, for people.
+    pub(super) reason: &'static str,
+}
+
+impl Acknowledgement {
+    /// Of a publication that is taken care of.
+    pub(super) fn new(
+        publisher: Publisher,
+        session: SessionKey,
+        packet_id: PacketId,
+        qos: QoS,
+    ) -> Self {
+        Self { publisher, session, packet_id, qos, code: ReasonCode::Success, reason: "" }
+    }
+
+    pub(super) fn with_code(self, code: ReasonCode) -> Self {
+        Self { code, ..self }
+    }
+
+    /// Of a publication that is refused.
+    pub(super) fn refused(self, refusal: Refusal) -> Self {
+        Self { code: refusal.code, reason: refusal.reason, ..self }
+    }
+
+    /// As [`Self::refused`], if there is a refusal.
+    pub(super) fn refuse(&mut self, refusal: Option<Refusal>) {
+        if let Some(refusal) = refusal {
+            *self = self.refused(refusal);
+        }
+    }
+
+    pub(super) fn is_exactly_once(&self) -> bool {
+        self.qos == QoS::ExactlyOnce
+    }
 }
 
 impl<T: Transport> Worker<T> {
@@ -28,12 +63,16 @@ impl<T: Transport> Worker<T> {
         level: Level,
         may_be_kept: bool,
     ) {
-        let Acknowledgement { publisher, session: key, packet_id, qos, code } = ack;
+        let Acknowledgement { publisher, session: key, packet_id, qos, code, reason } = ack;
         let Some(journal) = &mut self.journal else { return };
         if let Some(held) = journal.held.get_mut(&publisher.conn) {
             held.pending = held.pending.saturating_sub(1);
         }
         let Some(session) = self.sessions.resolve(key) else { return };
+        if self.ends_instead(&ack) {
+            return;
+        }
+        let Some(journal) = &mut self.journal else { return };
         let slot = self.sessions.get_mut(session);
         if may_be_kept
             && qos == QoS::ExactlyOnce
@@ -53,7 +92,7 @@ impl<T: Transport> Worker<T> {
         let must_wait = level != Level::Memory || journal.has_answers(publisher.conn);
         let is_held = must_wait
             && journal.hold_answer(publisher.conn, |out| {
-                session.acknowledge(packet_id, Outcome { qos, code, level }, out);
+                session.acknowledge(packet_id, Outcome { qos, code, level, reason }, out);
             });
         if is_held {
             self.counters.acknowledged[level as usize] += 1;
@@ -62,27 +101,55 @@ impl<T: Transport> Worker<T> {
             if journal.held.get(&publisher.conn).is_some_and(|held| held.pending == 0) {
                 journal.held.remove(&publisher.conn);
             }
-            self.acknowledge_now(publisher, packet_id, qos, code);
+            self.give(ack);
         }
     }
 
     /// An acknowledgement that needs nothing written down; it may have to queue up all the same.
     #[inline]
-    pub(super) fn acknowledge(
-        &mut self,
-        publisher: Publisher,
-        packet_id: PacketId,
-        qos: QoS,
-        code: ReasonCode,
-    ) {
+    pub(super) fn acknowledge(&mut self, ack: Acknowledgement) {
         match &mut self.journal {
-            Some(journal) if journal.holds(publisher.conn) => {
-                let session = self.sessions.key(self.index, publisher.session);
-                let ack = Acknowledgement { publisher, session, packet_id, qos, code };
-                self.acknowledge_in_turn(ack);
-            }
-            _ => self.acknowledge_now(publisher, packet_id, qos, code),
+            Some(journal) if journal.holds(ack.publisher.conn) => self.acknowledge_in_turn(ack),
+            None if self.queues.holds_acks(ack.publisher.conn) => self.queues.follow_acks(ack),
+            _ => self.give(ack),
         }
+    }
+
+    /// Gives an acknowledgement whose turn it is.
+    pub(super) fn give(&mut self, ack: Acknowledgement) {
+        if self.ends_instead(&ack) {
+            return;
+        }
+        let Acknowledgement { publisher, session, packet_id, qos, code, reason } = ack;
+        let Some(session) = self.sessions.resolve(session) else { return };
+        let slot = self.sessions.get_mut(session);
+        let Some(conn) = self.conns.get_mut(publisher.conn) else { return };
+        if slot.conn != Some(publisher.conn) {
+            return;
+        }
+        let out = self.buffers.ready(&mut conn.control);
+        let level = Level::Memory;
+        slot.session.acknowledge(packet_id, Outcome { qos, code, level, reason }, out);
+        self.counters.acknowledged[level as usize] += 1;
+        self.mark_dirty(publisher.conn);
+    }
+
+    /// Before 5.0 a client cannot be told that what it sent is not kept now and may be later: its
+    /// connection ends, so that it sends it again.
+    fn ends_instead(&mut self, ack: &Acknowledgement) -> bool {
+        let is_for_now = !ack.reason.is_empty() && ack.code == ReasonCode::QuotaExceeded;
+        let Some(session) = self.sessions.resolve(ack.session).filter(|_| is_for_now) else {
+            return false;
+        };
+        let slot = self.sessions.get_mut(session);
+        if slot.session.version().is_none_or(|version| version == Version::V5)
+            || slot.conn != Some(ack.publisher.conn)
+        {
+            return false;
+        }
+        slot.session.forget_received(ack.packet_id);
+        self.disconnect(ack.publisher.conn, ack.code, ack.reason);
+        true
     }
 
     /// Acknowledges behind everything that came before from anybody.

@@ -10,6 +10,7 @@ use super::sessions::{SessionId, SessionKey};
 use super::then::Then;
 use super::timers::Timer;
 use super::{Transport, Worker};
+use crate::queues::is_queue_topic;
 
 /// How long a peer may take to close its half after we have closed ours.
 const LINGER_MS: u64 = 2_000;
@@ -103,6 +104,7 @@ impl<T: Transport> Worker<T> {
         self.count_sessions();
         self.arm_session(session);
         self.announce_memberships(session, true);
+        self.rejoin_queues(session);
         self.mark_dirty(id);
     }
 
@@ -184,6 +186,7 @@ impl<T: Transport> Worker<T> {
         } else {
             self.announce_memberships(session, false);
             self.redispatch_queued(session);
+            self.leave_queues(session, false);
             self.arm_session(session);
         }
         let from = (!ended).then_some(session);
@@ -214,6 +217,7 @@ impl<T: Transport> Worker<T> {
         if let Some(journal) = &mut self.journal {
             journal.held.remove(&id);
         }
+        self.queues.forget_acks(id);
         self.shared.connections.remove(conn.peer.listener);
         for buffer in [&mut conn.input, &mut conn.control] {
             self.buffers.give_back(buffer);
@@ -321,6 +325,13 @@ impl<T: Transport> Worker<T> {
         };
         let publisher = self.shared.hash(client_id);
         let message = self.pool.insert(&will.fields(publisher), self.now);
+        if is_queue_topic(self.pool.get(&message).topic_bytes()) {
+            self.publish_will_to_queue(message);
+            if let Some(then) = then {
+                self.write_then(then);
+            }
+            return;
+        }
         let is_recording = self.begin_recording(&message);
         self.publish(&message, from, None);
         if is_recording {
@@ -349,6 +360,7 @@ impl<T: Transport> Worker<T> {
             });
         }
         self.leave_all_groups(session);
+        self.leave_queues(session, true);
         let end = self.forget_durable(session);
         self.cancel_replays(session);
         let mut slot = self.sessions.remove(session);

@@ -54,7 +54,8 @@ impl<T: Transport> Worker<T> {
     /// What was asked for has been read.
     pub(super) fn on_loaded(&mut self, loaded: Vec<Loaded>) {
         let mut again = Vec::new();
-        for Loaded { wanted, content } in loaded {
+        for loaded in loaded {
+            let Some(Loaded { wanted, content }) = self.on_queue_loaded(loaded) else { continue };
             let Some(message) = self.pool.find_logged(wanted.id) else {
                 self.wake_waiting(wanted.id);
                 continue;

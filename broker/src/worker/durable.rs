@@ -94,6 +94,7 @@ impl<T: Transport> Worker<T> {
 
     #[cold]
     fn write_all_changes(&mut self, session: SessionId) {
+        self.note_answers();
         let must_sync = self.syncs_sessions();
         let key = self.sessions.key(self.index, session);
         let slot = self.sessions.get(session);
@@ -119,10 +120,21 @@ impl<T: Transport> Worker<T> {
                 }
                 // Not before the message, or it would be there when this is gone.
                 Change::Done { id, .. } => journal.done_early.entry(id).or_default().push(sid),
+                // Noted above.
+                Change::Answered { .. } => {}
                 Change::Freed { packet_id } => {
                     journal.write(&Record::Freed { sid, packet_id });
                     journal.wait_for_frame(must_sync);
                 }
+            }
+        }
+    }
+
+    /// What has become of deliveries from queues.
+    fn note_answers(&mut self) {
+        for at in 0..self.changes.len() {
+            if let Change::Answered { number, answer } = self.changes[at] {
+                self.note_answer(number, answer);
             }
         }
     }
@@ -213,6 +225,9 @@ impl<T: Transport> Worker<T> {
             let Subscription { options, identifier } = *subscription;
             journal.write(&Record::Subscribed { sid, filter, options, identifier });
         }
+        self.record_consumers(session);
+        let Some(journal) = &mut self.journal else { return };
+        let slot = self.sessions.get(session);
         for packet_id in slot.session.recorded() {
             journal.write(&Record::Received { sid, packet_id });
         }

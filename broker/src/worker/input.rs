@@ -288,12 +288,12 @@ impl<T: Transport> Worker<T> {
             Action::Repeated { packet_id } => {
                 let publisher = Publisher { session, conn: id };
                 let session = self.sessions.key(self.index, session);
-                let (qos, code) = (QoS::ExactlyOnce, ReasonCode::Success);
-                let ack = Acknowledgement { publisher, session, packet_id, qos, code };
+                let qos = QoS::ExactlyOnce;
+                let ack = Acknowledgement::new(publisher, session, packet_id, qos);
                 if self.journal.is_some() {
                     self.acknowledge_in_turn(ack);
                 } else {
-                    self.acknowledge_now(publisher, packet_id, qos, code);
+                    self.acknowledge(ack);
                 }
             }
             Action::Complete { packet_id, is_known } => {

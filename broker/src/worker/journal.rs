@@ -14,6 +14,8 @@ use dunlin_queue::MessageRef;
 use dunlin_storage::FRAME_HEADER_BYTES;
 
 use super::conn::ConnId;
+use super::mail::Answer;
+use super::queues::QueuedCargo;
 use super::recording::{Pending, Recording};
 use super::sessions::{SessionId, SessionKey};
 use super::shared::Returned;
@@ -66,6 +68,8 @@ pub(super) struct Cargo {
     pub(super) conns: Vec<ConnId>,
     /// Packets in flight that are sent then.
     pub(super) unholds: Vec<(SessionKey, PacketId)>,
+    /// Of queues.
+    pub(super) queued: Vec<QueuedCargo>,
 }
 
 impl Cargo {
@@ -74,6 +78,7 @@ impl Cargo {
             && self.answers.is_empty()
             && self.conns.is_empty()
             && self.unholds.is_empty()
+            && self.queued.is_empty()
     }
 }
 
@@ -129,7 +134,7 @@ pub(super) struct Journal {
     /// The ticket of the first of them.
     pub(super) first_ticket: u64,
     /// Answers to other workers that wait for the submission of the frame.
-    pub(super) late_answers: Vec<(usize, u64)>,
+    pub(super) late_answers: Vec<(usize, Answer)>,
     /// The last chunk of old records that was looked through.
     pub(super) cleaned: u64,
     /// Messages whose bytes may be let go at the end of the turn.

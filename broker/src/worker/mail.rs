@@ -8,6 +8,9 @@ use dunlin_router::Subscription;
 use dunlin_session::Offer;
 
 use super::conn::{ConnId, Peer};
+use super::queues::{
+    QueueAnswer, QueueDeliver, QueueJoin, QueueLeave, QueuePublish, Refusal,
+};
 use super::sessions::SessionKey;
 use super::{Transport, Worker};
 use crate::store::{Chunk, Loaded};
@@ -81,6 +84,34 @@ pub enum Mail<L> {
     Clean(Arc<Chunk>),
     /// Messages that the receiver has asked for.
     Loaded(Vec<Loaded>),
+    /// A publication to a queue at home with the receiver.
+    QueuePublish(Box<QueuePublish>),
+    /// What a queue's home has to say to a publication, where there is no log.
+    QueueAnswered {
+        /// The connection that waits.
+        conn: ConnId,
+        /// For which of its publications.
+        number: u64,
+        /// Why not, if so.
+        refusal: Option<Refusal>,
+    },
+    /// A session of the sender consumes a queue of the receiver, or comes back.
+    QueueJoin(Box<QueueJoin>),
+    /// The queue has taken it, or not.
+    QueueJoined {
+        /// Which SUBACK waits.
+        ticket: u64,
+        /// For which of its codes.
+        at: u16,
+        /// Why not, if so.
+        refusal: Option<Refusal>,
+    },
+    /// A session consumes a queue no longer, or has gone offline.
+    QueueLeave(Box<QueueLeave>),
+    /// A delivery from a queue to a session of the receiver.
+    QueueDeliver(Box<QueueDeliver>),
+    /// What has become of deliveries from queues of the receiver.
+    QueueAnswers(Vec<QueueAnswer>),
     /// Stop reading from this connection of the receiver: a consumer cannot keep up.
     Pause(ConnId),
     /// Read on.
@@ -204,6 +235,10 @@ pub struct Answer {
     pub(super) is_recorded: bool,
     /// It went to a group.
     pub(super) is_shared: bool,
+    /// What was written down has to be synced.
+    pub(super) must_sync: bool,
+    /// It was refused, by a queue.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// A publishing connection on any worker.
@@ -223,6 +258,9 @@ impl<T: Transport> Worker<T> {
             Mail::Publish { message, .. } | Mail::Retain { message, .. } => message.len(),
             Mail::GroupDeliver(deliver) => deliver.message.len(),
             Mail::GroupReturn(back) => back.message.len(),
+            Mail::QueuePublish(publish) => publish.message.len(),
+            Mail::QueueDeliver(deliver) => deliver.message.len(),
+            Mail::QueueAnswers(answers) => size_of_val(&answers[..]),
             Mail::RetainedFound(found) => found.messages.iter().map(Message::len).sum(),
             _ => 0,
         };
@@ -266,6 +304,8 @@ impl<T: Transport> Worker<T> {
                     pool.take_back(message);
                 }
                 Mail::GroupDeliver(deliver) => pool.take_back(deliver.message),
+                Mail::QueuePublish(publish) => pool.take_back(publish.message),
+                Mail::QueueDeliver(deliver) => pool.take_back(deliver.message),
                 _ => {}
             });
         }
@@ -324,6 +364,9 @@ impl<T: Transport> Worker<T> {
                 self.on_retain(message, routed, ticket);
             }
             Mail::GroupDeliver(deliver) => self.on_group_deliver(deliver),
+            Mail::QueuePublish(publish) => self.on_queue_publish_mail(from, publish),
+            Mail::QueueDeliver(deliver) => self.on_queue_deliver(deliver),
+            Mail::QueueAnswers(answers) => self.on_queue_answers(answers),
             _ => self.on_rare_mail(from, std::mem::replace(item, Mail::Spent)),
         }
     }
@@ -349,7 +392,19 @@ impl<T: Transport> Worker<T> {
             Mail::Resume(conn) => self.resume(conn),
             Mail::Quiet => self.shutdown.on_quiet(),
             Mail::Shutdown => self.begin_shutdown(),
-            Mail::Publish { .. } | Mail::Retain { .. } | Mail::GroupDeliver(_) | Mail::Spent => {}
+            Mail::QueueAnswered { conn, number, refusal } => {
+                self.on_queue_answered(conn, number, refusal);
+            }
+            Mail::QueueJoin(join) => self.on_queue_join(from, &join),
+            Mail::QueueJoined { ticket, at, refusal } => self.settle_suback(ticket, at, refusal),
+            Mail::QueueLeave(leave) => self.on_queue_leave(&leave),
+            Mail::Publish { .. }
+            | Mail::Retain { .. }
+            | Mail::GroupDeliver(_)
+            | Mail::QueuePublish(_)
+            | Mail::QueueDeliver(_)
+            | Mail::QueueAnswers(_)
+            | Mail::Spent => {}
         }
     }
 }

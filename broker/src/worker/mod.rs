@@ -29,6 +29,7 @@ mod mail;
 mod pressure;
 mod progress;
 mod publish;
+mod queues;
 mod recording;
 mod restore;
 mod retained;
@@ -65,6 +66,7 @@ pub use transport::Transport;
 use conn::{BufferPool, Conns};
 use interest::InterestView;
 use journal::Journal;
+use queues::Queues;
 use retained::{Replays, RetainedShard};
 use run::Run;
 use sessions::{SessionKey, Sessions};
@@ -159,6 +161,7 @@ pub struct Worker<T: Transport> {
     changes: Vec<Change>,
     /// The way to the log, if there is one.
     journal: Option<Box<Journal>>,
+    queues: Queues,
 }
 
 impl<T: Transport> Worker<T> {
@@ -211,10 +214,12 @@ impl<T: Transport> Worker<T> {
             identifiers: Vec::new(),
             changes: Vec::new(),
             journal: None,
+            queues: Queues::new(settings, outboxes.len()),
             outboxes,
             shared,
         };
         worker.timers.add(now, Timer::RetainedSweep);
+        worker.timers.add(now, Timer::QueueSys);
         if index == 0 {
             worker.timers.add(now, Timer::Sys);
         }
@@ -224,6 +229,7 @@ impl<T: Transport> Worker<T> {
     /// Has what outlives a crash written to a log.
     pub fn use_log(&mut self, port: Arc<LogPort>, requests: ReadRequests) {
         self.journal = Some(Box::new(Journal::new(port, requests)));
+        self.queues.use_log(&self.shared.settings);
     }
 
     /// An outbox for worker `from` to `inbox`, with the usual credit.
@@ -240,6 +246,7 @@ impl<T: Transport> Worker<T> {
         self.collect_mail_that_came_home();
         let more_input = if self.unflushed == 0 { self.take_input() } else { true };
         self.run_timers();
+        let more_for_queues = self.run_queues();
         self.run_replays();
         self.run_shutdown();
         self.disconnect_doomed();
@@ -264,6 +271,8 @@ impl<T: Transport> Worker<T> {
             || !self.doomed.is_empty()
             || !self.is_out_of_credit && !self.resumed.is_empty()
             || self.replays.are_ready()
+            || more_for_queues
+            || self.has_queue_work()
     }
 
     /// Mail and bytes. Not while connections that earlier input made dirty have still to be
@@ -305,7 +314,12 @@ impl<T: Transport> Worker<T> {
                 sessions.resolve(key).is_some_and(|session| sessions.get(session).timer_at == at)
             }
             Timer::Pressure(key) => sessions.resolve(key).is_some(),
-            Timer::RetainedSweep | Timer::Sys | Timer::Shutdown => true,
+            Timer::Queue(_)
+            | Timer::QueueLook
+            | Timer::QueueSys
+            | Timer::RetainedSweep
+            | Timer::Sys
+            | Timer::Shutdown => true,
         });
     }
 
@@ -322,6 +336,9 @@ impl<T: Transport> Worker<T> {
                 Timer::Pressure(key) => self.on_pressure_timer(key),
                 Timer::RetainedSweep => self.sweep_retained(),
                 Timer::Sys => self.publish_sys(),
+                Timer::QueueSys => self.publish_queue_stats(),
+                Timer::Queue(key) => self.on_queue_timer(key, at),
+                Timer::QueueLook => self.look_for_idle_queues(),
                 Timer::Shutdown => self.shutdown.is_overdue = true,
             }
         }

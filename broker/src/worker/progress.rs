@@ -4,7 +4,7 @@ use dunlin_queue::MessageRef;
 use dunlin_storage::FRAME_HEADER_BYTES;
 
 use super::journal::{FRAME_BYTES, Kept, SPARES_MAX, UnderWay};
-use super::mail::{Answer, Mail};
+use super::mail::Mail;
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::store::LogState;
@@ -29,8 +29,7 @@ impl<T: Transport> Worker<T> {
         if !journal.submit(index) || journal.late_answers.is_empty() {
             return;
         }
-        for (to, ticket) in std::mem::take(&mut journal.late_answers) {
-            let answer = Answer { ticket, is_recorded: true, ..Answer::default() };
+        for (to, answer) in std::mem::take(&mut journal.late_answers) {
             self.answer(to, answer);
         }
     }
@@ -51,7 +50,7 @@ impl<T: Transport> Worker<T> {
         let stats = self.pool.stats();
         let sessions = self.sessions.len() + self.subscriptions.len();
         let retained = stats.live_bytes.min(self.retained.len() * RETAINED_BYTES);
-        (stats.logged_bytes + sessions * SESSION_BYTES + retained) as u64
+        (stats.logged_bytes + sessions * SESSION_BYTES + retained) as u64 + self.queues.log_bytes()
     }
 
     /// Submits a frame that has become large within a turn.
@@ -87,6 +86,9 @@ impl<T: Transport> Worker<T> {
         }
         for kept in cargo.messages.drain(..) {
             self.on_kept(&kept, address);
+        }
+        for queued in cargo.queued.drain(..) {
+            self.on_queue_written(queued, address);
         }
         for id in cargo.answers.drain(..) {
             let Some(journal) = &mut self.journal else { break };

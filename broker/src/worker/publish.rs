@@ -2,7 +2,7 @@
 
 use dunlin_packets::{PacketId, QoS, ReasonCode, Version};
 use dunlin_queue::{DropReason, Entry, Identifiers, MessageRef};
-use dunlin_router::{Match, SubscriberId, Target};
+use dunlin_router::{Match, QueueId, SubscriberId, Target};
 use dunlin_session::{Outcome, SYS_PREFIX};
 
 use super::acknowledge::Acknowledgement;
@@ -12,6 +12,7 @@ use super::mail::{Mail, PublisherKey};
 use super::sessions::SessionId;
 use super::settings::{Level, OverlapPolicy};
 use super::{Transport, Worker};
+use crate::queues::is_queue_topic;
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +34,22 @@ impl<T: Transport> Worker<T> {
     ) {
         self.counters.publishes_received += 1;
         self.counters.touch();
+        if is_queue_topic(self.pool.get(&message).topic_bytes()) {
+            return self.on_queue_publish(publisher, message, packet_id);
+        }
         if self.journal.is_some() {
             return self.on_publish_beside_log(publisher, message, packet_id);
         }
         let qos = self.pool.get(&message).qos;
         let code = self.publish_for(publisher, &message);
         self.pool.release(message);
-        if let Some(packet_id) = packet_id {
-            self.acknowledge_now(publisher, packet_id, qos, code);
+        let Some(packet_id) = packet_id else { return };
+        if self.queues.holds_acks(publisher.conn) {
+            let session = self.sessions.key(self.index, publisher.session);
+            let ack = Acknowledgement::new(publisher, session, packet_id, qos);
+            return self.queues.follow_acks(ack.with_code(code));
         }
+        self.acknowledge_now(publisher, packet_id, qos, code);
     }
 
     /// Publishes a client's message, and says what to answer.
@@ -71,22 +79,18 @@ impl<T: Transport> Worker<T> {
         }
         let is_recording = self.begin_recording(&message);
         let code = self.publish_for(publisher, &message);
+        let session = self.sessions.key(self.index, publisher.session);
+        let ack = packet_id.map(|packet_id| {
+            Acknowledgement::new(publisher, session, packet_id, qos).with_code(code)
+        });
         if is_recording {
-            let session = self.sessions.key(self.index, publisher.session);
-            let ack = packet_id.map(|packet_id| Acknowledgement {
-                publisher,
-                session,
-                packet_id,
-                qos,
-                code,
-            });
             self.end_recording(&message, ack, None);
             self.pool.release(message);
             return;
         }
         self.pool.release(message);
-        if let Some(packet_id) = packet_id {
-            self.acknowledge(publisher, packet_id, qos, code);
+        if let Some(ack) = ack {
+            self.acknowledge(ack);
         }
     }
 
@@ -109,7 +113,9 @@ impl<T: Transport> Worker<T> {
         }
         match packet_id {
             Some(packet_id) if version == Some(Version::V5) => {
-                self.acknowledge(publisher, packet_id, qos, code);
+                let session = self.sessions.key(self.index, publisher.session);
+                let ack = Acknowledgement::new(publisher, session, packet_id, qos);
+                self.acknowledge(ack.with_code(code));
             }
             _ => self.disconnect(publisher.conn, code, "the storage takes no more"),
         }
@@ -128,7 +134,7 @@ impl<T: Transport> Worker<T> {
         let out = self.buffers.ready(&mut conn.control);
         let session = &mut self.sessions.get_mut(publisher.session).session;
         let level = Level::Memory;
-        session.acknowledge(id, Outcome { qos, code, level }, out);
+        session.acknowledge(id, Outcome { qos, code, level, reason: "" }, out);
         self.counters.acknowledged[level as usize] += 1;
         self.mark_dirty(publisher.conn);
     }
@@ -193,8 +199,14 @@ impl<T: Transport> Worker<T> {
                 self.deliver_merged(message, same, from, publisher);
             }
         } else {
+            let mut last = None;
             for entry in &matched {
-                self.deliver_match(message, entry, from, publisher);
+                let target = entry.target();
+                // A queue has a message once, whatever filters of it match.
+                if !matches!(target, Target::Queue(_)) || last != Some(target) {
+                    self.deliver_match(message, entry, from, publisher);
+                }
+                last = Some(target);
             }
         }
         let is_matched = !matched.is_empty();
@@ -224,6 +236,7 @@ impl<T: Transport> Worker<T> {
                 self.deliver(session, entry, publisher);
             }
             Target::Group(group) => self.deliver_to_group(group, message, publisher),
+            Target::Queue(QueueId(slot)) => self.capture(slot, message),
         }
     }
 

@@ -18,6 +18,7 @@ use dunlin_queue::{Entry, MessageRef};
 use super::acknowledge::Acknowledgement;
 use super::journal::Kept;
 use super::mail::{Answer, Copied, Mail, Ticket};
+use super::queues::Refusal;
 use super::sessions::SessionId;
 use super::settings::Level;
 use super::then::{Then, message_record};
@@ -44,6 +45,10 @@ pub(super) struct Recording {
     pub(super) is_recorded: bool,
     /// It went to a group: a member that keeps nothing may leave it to one that does.
     pub(super) is_shared: bool,
+    /// A queue has captured it, and wants that synced.
+    pub(super) must_sync: bool,
+    /// A queue was to capture it and could not.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// Where a delivery was noted.
@@ -74,6 +79,8 @@ pub(super) struct Pending {
     is_recorded: bool,
     /// See [`Recording`].
     is_shared: bool,
+    /// It is in a queue, if it was written down.
+    is_for_queue: bool,
     must_sync: bool,
     ack: Option<Acknowledgement>,
     /// A delivery that is over once this one is written down.
@@ -92,10 +99,16 @@ impl Pending {
             tell: 0,
             is_recorded: false,
             is_shared: false,
+            is_for_queue: false,
             must_sync: false,
             ack: Some(ack),
             then: None,
         }
+    }
+
+    /// An acknowledgement that waits for the home of a queue.
+    pub(super) fn of_queue(ack: Acknowledgement) -> Self {
+        Self { asked: 1, is_for_queue: true, ..Self::of(ack) }
     }
 
     fn is_complete(&self) -> bool {
@@ -147,6 +160,8 @@ impl<T: Transport> Worker<T> {
             ticket,
             is_recorded: false,
             is_shared: false,
+            must_sync: false,
+            refusal: None,
         });
     }
 
@@ -239,6 +254,10 @@ impl<T: Transport> Worker<T> {
         let message = self.pool.share(message);
         let Recording { refs, copies, asked, delegated, is_recorded, is_shared, .. } = recording;
         let index = self.index;
+        let ack = ack.map(|mut ack| {
+            ack.refuse(recording.refusal);
+            ack
+        });
         if let Some(ack) = &ack {
             journal.held.entry(ack.publisher.conn).or_default().pending += 1;
         }
@@ -251,7 +270,8 @@ impl<T: Transport> Worker<T> {
             tell: 0,
             is_recorded,
             is_shared,
-            must_sync: level == Level::Fsync,
+            is_for_queue: false,
+            must_sync: recording.must_sync || level == Level::Fsync,
             ack,
             then,
         });
@@ -270,10 +290,17 @@ impl<T: Transport> Worker<T> {
             copies: recording.copies,
             delegated,
             is_delegated,
-            is_recorded: false,
+            is_recorded: recording.is_recorded,
             is_shared: recording.is_shared,
+            must_sync: recording.must_sync,
+            refusal: recording.refusal,
         };
-        self.answer(usize::from(ticket.worker), answer);
+        let to = usize::from(ticket.worker);
+        if answer.is_recorded && to != self.index {
+            // It says that this turn's frame is on its way.
+            return journal.late_answers.push((to, answer));
+        }
+        self.answer(to, answer);
     }
 
     /// Sends an answer to the worker that has given its ticket out.
@@ -298,6 +325,10 @@ impl<T: Transport> Worker<T> {
         pending.delegated += i64::from(answer.delegated);
         pending.is_recorded |= answer.is_recorded;
         pending.is_shared |= answer.is_shared;
+        pending.must_sync |= answer.must_sync;
+        if let Some(ack) = &mut pending.ack {
+            ack.refuse(answer.refusal);
+        }
         pending.copies.extend(answer.copies.into_iter().map(|copied| (from, copied)));
         if !answer.refs.is_empty() {
             pending.refs.extend_from_slice(&answer.refs);
@@ -344,13 +375,15 @@ impl<T: Transport> Worker<T> {
         if is_written || is_recorded {
             journal.wait_for_frame(must_sync);
         }
+        let may_be_kept =
+            is_written || pending.is_shared || pending.is_for_queue && is_recorded;
         if let Some(ack) = ack {
             let level = match must_sync {
                 _ if !is_written && !is_recorded => Level::Memory,
                 true => Level::Fsync,
                 false => Level::Interval,
             };
-            self.acknowledge_behind(ack, level, is_written || pending.is_shared);
+            self.acknowledge_behind(ack, level, may_be_kept);
         }
         self.submit_if_large();
     }

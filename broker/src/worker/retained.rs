@@ -198,7 +198,9 @@ impl<T: Transport> Worker<T> {
         let Some(ticket) = ticket else { return };
         let must_sync = self.shared.settings.durability.strictest() == Level::Fsync;
         if let Some(journal) = &mut self.journal {
-            journal.late_answers.push((usize::from(ticket.worker), ticket.number));
+            let answer =
+                Answer { ticket: ticket.number, is_recorded: true, ..Answer::default() };
+            journal.late_answers.push((usize::from(ticket.worker), answer));
             journal.wait_for_frame(must_sync);
         }
     }

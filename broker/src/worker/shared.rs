@@ -278,6 +278,9 @@ impl<T: Transport> Worker<T> {
 
     /// An entry that its session will not deliver.
     pub(super) fn undeliverable(&mut self, session: SessionId, entry: Entry, reason: DropReason) {
+        if entry.is_from_queue() {
+            return self.undeliverable_from_queue(entry, reason);
+        }
         if reason == DropReason::PacketTooLarge && entry.group != 0 {
             return self.return_to_group(session, entry, true);
         }

@@ -70,7 +70,7 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    fn publish_text(&mut self, name: &str, value: &str) {
+    pub(super) fn publish_text(&mut self, name: &str, value: &str) {
         let topic = format!("$SYS/broker/{name}");
         let fields = MessageFields {
             topic: &topic,

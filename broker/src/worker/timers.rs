@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use dunlin_queue::Time;
 
 use super::conn::ConnId;
+use super::queues::QueueKey;
 use super::sessions::SessionKey;
 
 /// Something to look at when its time comes. A timer is never taken back: whoever is looked at
@@ -22,6 +23,12 @@ pub(super) enum Timer {
     RetainedSweep,
     /// `$SYS` is to be published.
     Sys,
+    /// And what it says of queues.
+    QueueSys,
+    /// A queue has something to do.
+    Queue(QueueKey),
+    /// Queues and groups that nobody uses.
+    QueueLook,
     /// The shutdown has taken long enough.
     Shutdown,
 }

@@ -44,7 +44,8 @@ impl<T: Transport> Worker<T> {
                     matched.qos() != QoS::AtMostOnce
                         && sessions.get(SessionId(id.0)).durable.is_some()
                 }
-                Target::Group(_) => true,
+                // What it captures is written down, as a rule.
+                Target::Group(_) | Target::Queue(_) => true,
             })
     }
 

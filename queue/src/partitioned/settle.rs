@@ -240,6 +240,36 @@ impl Queue {
         Ok(())
     }
 
+    /// The message is gone, for all groups and whoever has it: a dead letter that was put back. Not
+    /// where one key is served at a time, as what waits behind it would not be woken.
+    ///
+    /// # Errors
+    /// When there is no such message, or keys are served one at a time.
+    pub fn discard(&mut self, id: MessageId, cx: &mut Context<'_>) -> Result<(), Refused> {
+        let MessageId { partition, offset } = id;
+        if self.config.is_serial {
+            return Err(Refused::WrongMode);
+        }
+        if !self.is_needed(id) {
+            return Err(Refused::NotLeased);
+        }
+        self.remove(partition, offset, None, cx.index);
+        push_settled(cx.changes, (GroupId::EVERYBODY, partition), offset, offset + 1);
+        for at in 0..self.groups.len() {
+            let lane = &mut self.groups[at].lanes[usize::from(partition)];
+            let owner = lane.owner.member();
+            let ended = lane.claims.as_mut().map_or(0, |claims| claims.forget(offset, offset + 1));
+            lane.advance(&self.partitions[usize::from(partition)]);
+            if ended > 0
+                && let Some(owner) = owner
+            {
+                self.note_ended(at, owner, cx);
+            }
+            self.settle_up(at, partition, cx);
+        }
+        Ok(())
+    }
+
     fn claims_of(&mut self, at: usize, id: MessageId) -> Result<&mut Claims, Refused> {
         let lane = self.groups[at].lanes.get_mut(usize::from(id.partition));
         lane.map(Lane::claims).ok_or(Refused::UnknownPartition)

@@ -4,7 +4,7 @@ use crate::Time;
 
 use super::group::Group;
 use super::queue::Queue;
-use super::{GroupId, MemberId, Refused};
+use super::{GroupId, MemberId, MessageId, Refused};
 
 /// Of a queue, now; the last three since it was made or restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +117,32 @@ impl Queue {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Messages that retention has dropped since the queue was made or restored.
+    #[inline]
+    #[must_use]
+    pub fn drops(&self) -> u64 {
+        self.counts.dropped
+    }
+
+    /// Messages a newer one of their key took the place of, since then.
+    #[inline]
+    #[must_use]
+    pub fn compacted(&self) -> u64 {
+        self.counts.compacted
+    }
+
+    /// The first messages that are in the log and not gone, up to `max`, partition by partition.
+    #[must_use]
+    pub fn first_ids(&self, max: usize) -> Vec<MessageId> {
+        let mut ids = Vec::new();
+        for (partition, home) in (0..).zip(&self.partitions) {
+            let waiting = (home.start..home.kept).filter(|&offset| !home.is_hole(offset));
+            let left = max - ids.len();
+            ids.extend(waiting.take(left).map(|offset| MessageId { partition, offset }));
+        }
+        ids
     }
 
     /// Messages in it.

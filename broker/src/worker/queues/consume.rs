@@ -1,0 +1,344 @@
+//! Subscriptions to queues, on the worker of their session.
+
+use dunlin_packets::{QoS, ReasonCode, SubscriptionOptions, Version};
+use dunlin_queue::partitioned::{Commit, Start};
+use dunlin_router::Subscription;
+use dunlin_session::Answer as ClientAnswer;
+
+use super::{MemberTerms, QueueAnswer, Refusal};
+use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, subscribe_to};
+use crate::store::StoredConsumer;
+use crate::store::record::{ConsumerRecord, Record};
+use crate::worker::mail::Mail;
+use crate::worker::sessions::{SessionId, SessionKey};
+use crate::worker::{Transport, Worker};
+
+/// Queues one session may consume.
+const CONSUMERS_MAX: usize = 256;
+
+/// In the log: PUBACK settles.
+const AUTO_SETTLED: u8 = 1;
+/// The cursor moves by `$commit` only.
+const EXPLICIT_COMMIT: u8 = 2;
+/// The group is named by the client identifier, and ends with the subscription.
+const TEMPORARY: u8 = 4;
+/// How it settles was not said: it is decided by the client's version.
+const BY_VERSION: u8 = 8;
+
+/// A session's subscription to a queue.
+#[derive(Clone, Debug)]
+pub(in crate::worker) struct Consumer {
+    /// As it was subscribed.
+    filter: Box<str>,
+    group: Box<str>,
+    options: SubscriptionOptions,
+    identifier: u32,
+    flags: u8,
+    prefetch: u32,
+}
+
+impl Consumer {
+    fn to(&self) -> Option<SubscribeTo<'_>> {
+        subscribe_to(&self.filter).and_then(Result::ok)
+    }
+}
+
+/// A session begins to consume a queue, or comes back.
+#[derive(Debug)]
+pub struct QueueJoin {
+    /// As [`QueueName`] displays it.
+    pub(super) queue: Box<str>,
+    pub(super) group: Box<str>,
+    /// Of the routing key; empty for all.
+    pub(super) filter: Box<str>,
+    pub(super) is_temporary: bool,
+    pub(super) commit: Commit,
+    pub(super) start: Option<Start>,
+    pub(super) session: SessionKey,
+    pub(super) client_id: Box<str>,
+    pub(super) terms: MemberTerms,
+    /// The consumer has asked for a number of unanswered messages itself.
+    pub(super) has_prefetch: bool,
+    /// And said itself how it settles.
+    pub(super) has_settle: bool,
+    /// Which SUBACK waits, and which of its codes is this one's; 0 for none.
+    pub(in crate::worker) ticket: u64,
+    pub(in crate::worker) at: u16,
+}
+
+/// A session consumes a queue no longer, or has gone offline.
+#[derive(Debug)]
+pub struct QueueLeave {
+    pub(super) queue: Box<str>,
+    pub(super) group: Box<str>,
+    pub(super) session: SessionKey,
+    /// It will not come back.
+    pub(super) is_final: bool,
+}
+
+impl<T: Transport> Worker<T> {
+    /// A session subscribes to a queue. `Ok(false)` when the queue's home has to confirm.
+    pub(in crate::worker) fn consume(
+        &mut self,
+        session: SessionId,
+        filter: &str,
+        to: SubscribeTo<'_>,
+        asked: &ConsumerTerms<'_>,
+        subscription: Subscription,
+        place: (u64, u16),
+    ) -> Result<bool, Refusal> {
+        let Subscription { options, identifier } = subscription;
+        if options.qos == QoS::AtMostOnce {
+            return Err(Refusal::bad_request("a queue is consumed at QoS 1 or 2"));
+        }
+        let known = self.queues.consumers.get(&session);
+        let is_new = known.is_none_or(|all| all.iter().all(|it| &*it.filter != filter));
+        if is_new && known.is_some_and(|all| all.len() >= CONSUMERS_MAX) {
+            return Err(Refusal::new(ReasonCode::QuotaExceeded, "too many queues"));
+        }
+        let slot = self.sessions.get(session);
+        let named = to.group.or(asked.group);
+        let is_temporary = named.is_none();
+        let mut flags = if is_temporary { TEMPORARY } else { 0 };
+        match asked.is_auto_settled {
+            Some(true) => flags |= AUTO_SETTLED,
+            Some(false) => {}
+            None => flags |= BY_VERSION,
+        }
+        if asked.commit == Commit::Explicit {
+            flags |= EXPLICIT_COMMIT;
+        }
+        let consumer = Consumer {
+            filter: filter.into(),
+            group: named.unwrap_or(slot.session.client_id()).into(),
+            options,
+            identifier,
+            flags,
+            prefetch: asked.prefetch.unwrap_or(0),
+        };
+        // On other terms it is another membership.
+        let former = self.queues.consumers.get(&session).and_then(|all| {
+            all.iter().find(|it| &*it.filter == filter && it.group != consumer.group)
+        });
+        if let Some(former) = former.cloned() {
+            self.leave_queue(session, &former, true);
+        }
+        let all = self.queues.consumers.entry(session).or_default();
+        all.retain(|it| &*it.filter != filter);
+        all.push(consumer.clone());
+        self.join_queue(session, &consumer, asked.start, place)
+    }
+
+    /// Tells the queue's home that the session is there.
+    fn join_queue(
+        &mut self,
+        session: SessionId,
+        consumer: &Consumer,
+        start: Option<Start>,
+        (ticket, at): (u64, u16),
+    ) -> Result<bool, Refusal> {
+        let Some(to) = consumer.to() else {
+            return Err(Refusal::bad_topic("not the topic of a queue"));
+        };
+        let version = self.sessions.get(session).session.version();
+        let has_properties = version == Some(Version::V5);
+        let Consumer { group, options, identifier, flags, prefetch, .. } = consumer;
+        let is_auto_settled =
+            flags & AUTO_SETTLED != 0 || flags & BY_VERSION != 0 && !has_properties;
+        let terms = MemberTerms {
+            qos: options.qos,
+            identifier: *identifier,
+            is_auto_settled,
+            prefetch: *prefetch,
+            has_properties,
+        };
+        let home = self.queue_home(to.queue);
+        let is_explicit = flags & EXPLICIT_COMMIT != 0;
+        let join = QueueJoin {
+            queue: to.queue.to_string().into(),
+            group: group_name(group, to.filter),
+            filter: to.filter.into(),
+            is_temporary: flags & TEMPORARY != 0,
+            commit: if is_explicit { Commit::Explicit } else { Commit::Auto },
+            start,
+            session: self.sessions.key(self.index, session),
+            client_id: self.sessions.get(session).session.client_id().into(),
+            terms,
+            has_prefetch: *prefetch != 0,
+            has_settle: flags & BY_VERSION == 0,
+            ticket,
+            at,
+        };
+        if home == self.index {
+            return self.on_queue_join_here(&join).map(|()| true);
+        }
+        self.mail(home, Mail::QueueJoin(Box::new(join)));
+        Ok(false)
+    }
+
+    /// A home has taken a consumer, or not.
+    pub(in crate::worker) fn on_queue_joined(
+        &mut self,
+        ticket: u64,
+        at: u16,
+        refusal: Option<Refusal>,
+    ) {
+        self.settle_suback(ticket, at, refusal);
+    }
+
+    /// The queue did not take the consumer.
+    pub(in crate::worker) fn forget_consumer(&mut self, session: SessionId, filter: &str) {
+        if let Some(all) = self.queues.consumers.get_mut(&session) {
+            all.retain(|it| &*it.filter != filter);
+            if all.is_empty() {
+                self.queues.consumers.remove(&session);
+            }
+        }
+    }
+
+    /// The session unsubscribes from a queue. `false` if it did not consume it.
+    pub(in crate::worker) fn stop_consuming(&mut self, session: SessionId, filter: &str) -> bool {
+        let all = self.queues.consumers.get(&session);
+        let known = all.and_then(|all| all.iter().find(|it| &*it.filter == filter));
+        let Some(consumer) = known.cloned() else { return false };
+        self.forget_consumer(session, filter);
+        self.leave_queue(session, &consumer, true);
+        true
+    }
+
+    fn leave_queue(&mut self, session: SessionId, consumer: &Consumer, is_final: bool) {
+        let Some(to) = consumer.to() else { return };
+        let home = self.queue_home(to.queue);
+        let is_final = is_final && consumer.flags & TEMPORARY != 0;
+        let leave = QueueLeave {
+            queue: to.queue.to_string().into(),
+            group: group_name(&consumer.group, to.filter),
+            session: self.sessions.key(self.index, session),
+            is_final,
+        };
+        if home == self.index {
+            return self.on_queue_leave(&leave);
+        }
+        self.mail(home, Mail::QueueLeave(Box::new(leave)));
+    }
+
+    /// The session has a connection again.
+    pub(in crate::worker) fn rejoin_queues(&mut self, session: SessionId) {
+        if self.queues.consumers.is_empty() {
+            return;
+        }
+        let Some(all) = self.queues.consumers.get(&session) else { return };
+        for consumer in all.clone() {
+            if let Err(refusal) = self.join_queue(session, &consumer, None, (0, 0)) {
+                let filter = &consumer.filter;
+                tracing::warn!(%filter, reason = refusal.reason, "a queue has no consumer back");
+            }
+        }
+    }
+
+    /// The session has lost its connection, or ends: its queues deliver again what it was not sent
+    /// and what it has not acknowledged.
+    pub(in crate::worker) fn leave_queues(&mut self, session: SessionId, is_final: bool) {
+        if self.queues.consumers.is_empty() && self.queues.outgoing.is_empty() {
+            return;
+        }
+        let (unsent, sent) = self.sessions.get_mut(session).session.take_queued(&mut self.pool);
+        for (entries, is_unsent) in [(unsent, true), (sent, false)] {
+            for entry in entries {
+                let number = self.pool.get(&entry.message).publisher;
+                entry.release(&mut self.pool);
+                if is_unsent {
+                    self.note_answer(number, ClientAnswer::Unsent);
+                } else {
+                    // Its attempt ends with the membership.
+                    self.forget_outgoing(number);
+                }
+            }
+        }
+        if is_final {
+            self.forget_outgoing_of(session);
+        }
+        let all = match is_final {
+            true => self.queues.consumers.remove(&session),
+            false => self.queues.consumers.get(&session).cloned(),
+        };
+        if self.shutdown.is_begun() {
+            // Nobody is to blame for what is not answered now.
+            return;
+        }
+        self.send_queue_answers();
+        for consumer in all.unwrap_or_default() {
+            self.leave_queue(session, &consumer, is_final);
+        }
+    }
+
+    /// Writes down what the session consumes.
+    pub(in crate::worker) fn record_consumers(&mut self, session: SessionId) {
+        let Some(all) = self.queues.consumers.get(&session) else { return };
+        let Some(journal) = &mut self.journal else { return };
+        let Some(durable) = &self.sessions.get(session).durable else { return };
+        for consumer in all {
+            let Consumer { filter, group, options, identifier, flags, prefetch } = consumer;
+            journal.write(&Record::Consumer(ConsumerRecord {
+                sid: durable.sid,
+                filter,
+                group,
+                options: *options,
+                identifier: *identifier,
+                flags: *flags,
+                prefetch: *prefetch,
+            }));
+        }
+    }
+
+    /// Takes in what the log has of a session's consumers.
+    pub(in crate::worker) fn restore_consumers(
+        &mut self,
+        session: SessionId,
+        stored: Vec<StoredConsumer>,
+    ) {
+        if stored.is_empty() {
+            return;
+        }
+        let consumers = stored.into_iter().map(|stored| Consumer {
+            filter: stored.filter,
+            group: stored.group,
+            options: stored.options,
+            identifier: stored.identifier,
+            flags: stored.flags,
+            prefetch: stored.prefetch,
+        });
+        self.queues.consumers.insert(session, consumers.collect());
+    }
+
+    /// What clients have answered in this turn goes to the homes of their queues.
+    pub(in crate::worker) fn send_queue_answers(&mut self) {
+        for home in 0..self.queues.answers.len() {
+            if self.queues.answers[home].is_empty() {
+                continue;
+            }
+            if home == self.index {
+                let mut answers = std::mem::take(&mut self.queues.answers[home]);
+                self.on_queue_answers(&answers);
+                answers.clear();
+                // Its memory serves again, unless others have come meanwhile.
+                if self.queues.answers[home].is_empty() {
+                    self.queues.answers[home] = answers;
+                }
+                continue;
+            }
+            let answers: Vec<QueueAnswer> = std::mem::take(&mut self.queues.answers[home]);
+            self.mail(home, Mail::QueueAnswers(answers));
+        }
+    }
+}
+
+/// Another filter makes another group.
+fn group_name(group: &str, filter: &str) -> Box<str> {
+    if filter.is_empty() { group.into() } else { format!("{group}@{filter}").into() }
+}
+
+/// Whether a queue name is that of dead letters.
+pub(super) fn is_dead(name: &str) -> bool {
+    QueueName::parse(name).is_some_and(|name| name.is_dead)
+}

@@ -1,0 +1,195 @@
+//! Dead letters: to `$dlq/<queue>`, and back.
+
+use dunlin_packets::{Properties, PropertiesBuf};
+use dunlin_queue::MessageRef;
+use dunlin_queue::partitioned::{GroupId, MessageId};
+
+use super::contents::Content;
+use super::enqueue::Terms;
+use super::load::Dead;
+use super::publish::Receipt;
+use super::{QueueKey, Refusal};
+use crate::queues::{DeadInfo, MessageTerms, QueueName, alive_properties, dead_properties};
+use crate::worker::{Transport, Worker};
+
+/// Dead letters that one `$redrive` puts back.
+const REDRIVEN_MAX: usize = 10_000;
+
+impl<T: Transport> Worker<T> {
+    /// A message has had its attempts, or was rejected.
+    pub(super) fn bury(&mut self, key: QueueKey, dead: Dead) {
+        match self.content(key, dead.id) {
+            Some(content) => {
+                self.bury_content(key, dead, &content);
+                self.pool.release(content.message);
+            }
+            None => self.load_dead(key, dead),
+        }
+    }
+
+    /// Puts a message where dead letters go and takes it off its queue, in one frame.
+    pub(super) fn bury_content(&mut self, key: QueueKey, dead: Dead, content: &Content) {
+        let result = self.write_dead_letter(key, dead, content);
+        let is_buried = result.is_ok();
+        let _ = self.with_queue(key, |queue, cx| match is_buried {
+            true => queue.bury(dead.group, dead.id, cx),
+            false => queue.bury_failed(dead.group, dead.id, cx),
+        });
+        self.absorb(key);
+        if let Err(refusal) = result {
+            tracing::warn!(reason = refusal.reason, id = ?dead.id, "a dead letter has to wait");
+        }
+    }
+
+    fn write_dead_letter(
+        &mut self,
+        key: QueueKey,
+        dead: Dead,
+        content: &Content,
+    ) -> Result<Receipt, Refusal> {
+        let gone = Refusal::bad_topic("there is no such queue");
+        let slot = self.queues.get(key).ok_or(gone)?;
+        let origin: Box<str> = slot.name.clone();
+        let group = slot.group(dead.group).map(|group| group.name.clone()).unwrap_or_default();
+        let detail = self.queues.reject_reasons.remove(&(key, dead.group, dead.id));
+        let queue = QueueName::parse(&origin).map_err(|_| gone)?;
+        let name = queue.dead().to_string();
+        let graves = match self.queues.find(&name) {
+            Some(graves) => graves,
+            None => self.create_asked_for(&name)?,
+        };
+        let original = self.pool.get(&content.message);
+        let mut properties = PropertiesBuf::new();
+        let info = DeadInfo {
+            reason: dead.reason,
+            attempts: dead.attempts,
+            group: &group,
+            id: dead.id,
+            queue,
+            at: self.now,
+            detail: detail.as_deref(),
+        };
+        dead_properties(Properties::from_checked(original.properties()), &info, &mut properties);
+        let topic = original.topic();
+        let routing_key = topic.get(usize::from(content.key_at)..).unwrap_or_default().to_owned();
+        let letter = self.with_properties(content, &routing_key, &properties);
+        // An expiry was for its delivery, not for what is to be looked into.
+        self.pool.set_expiry(&letter, dunlin_queue::Time::NEVER);
+        let terms = Terms {
+            key_hash: self.shared.hash(&routing_key),
+            is_captured: content.is_captured,
+            ..Terms::default()
+        };
+        self.enqueue_here(graves, letter, terms)
+    }
+
+    fn with_properties(
+        &mut self,
+        content: &Content,
+        routing_key: &str,
+        properties: &PropertiesBuf,
+    ) -> MessageRef {
+        let qos = self.pool.get(&content.message).qos;
+        let now = self.now;
+        self.pool.derive(&content.message, routing_key, properties.as_properties(), qos, now)
+    }
+
+    /// What a consumer said when it rejected a message, for its dead letter.
+    pub(super) fn note_reject_reason(
+        &mut self,
+        key: QueueKey,
+        group: GroupId,
+        id: MessageId,
+        reason: Option<Box<str>>,
+    ) {
+        if let Some(reason) = reason
+            && self.queues.todo.iter().any(|(of, action)| {
+                let is_it = matches!(action, dunlin_queue::partitioned::Action::DeadLetter {
+                    group: of_group, id: of_id, ..
+                } if (*of_group, *of_id) == (group, id));
+                *of == key && is_it
+            })
+        {
+            self.queues.reject_reasons.insert((key, group, id), reason);
+        }
+    }
+
+    /// A dead letter whose piece of the index is being read.
+    pub(super) fn bury_later(&mut self, key: QueueKey, dead: Dead) {
+        self.queues.unburied.push((key, dead));
+    }
+
+    pub(super) fn bury_again(&mut self, key: QueueKey) {
+        let (now, later) = std::mem::take(&mut self.queues.unburied)
+            .into_iter()
+            .partition(|(of, _)| *of == key);
+        self.queues.unburied = later;
+        let now: Vec<_> = now;
+        for (key, dead) in now {
+            self.bury(key, dead);
+        }
+    }
+
+    /// Puts dead letters back where they came from: one, or as many as there are.
+    pub(super) fn redrive(
+        &mut self,
+        graves: QueueKey,
+        one: Option<MessageId>,
+    ) -> Result<Receipt, Refusal> {
+        let gone = Refusal::bad_topic("there is no such queue");
+        let slot = self.queues.get(graves).ok_or(gone)?;
+        let name = QueueName::parse(&slot.name).map_err(|_| gone)?.name.to_owned();
+        let origin = match self.queues.find(&name) {
+            Some(origin) => origin,
+            None => self.create_asked_for(&name)?,
+        };
+        let slot = self.queues.get(graves).ok_or(gone)?;
+        let ids = match one {
+            Some(id) if !slot.queue.is_needed(id) => {
+                return Err(Refusal::bad_request("there is no such dead letter"));
+            }
+            Some(id) => vec![id],
+            None => slot.queue.first_ids(REDRIVEN_MAX),
+        };
+        let mut receipt = Receipt::default();
+        for id in ids {
+            let Some(content) = self.content(graves, id) else {
+                self.load_redriven(graves, origin, id);
+                continue;
+            };
+            let done = self.redrive_content(graves, origin, id, &content);
+            self.pool.release(content.message);
+            let done = done?;
+            receipt.is_recorded |= done.is_recorded;
+            receipt.must_sync |= done.must_sync;
+        }
+        Ok(receipt)
+    }
+
+    /// Puts one dead letter back, in one frame with its end as such.
+    pub(super) fn redrive_content(
+        &mut self,
+        graves: QueueKey,
+        origin: QueueKey,
+        id: MessageId,
+        content: &Content,
+    ) -> Result<Receipt, Refusal> {
+        let original = self.pool.get(&content.message);
+        let mut properties = PropertiesBuf::new();
+        alive_properties(Properties::from_checked(original.properties()), &mut properties);
+        let topic = original.topic();
+        let routing_key = topic.get(usize::from(content.key_at)..).unwrap_or_default().to_owned();
+        let asked = MessageTerms::read(properties.as_properties()).unwrap_or_default();
+        let terms = Terms {
+            key_hash: self.shared.hash(asked.partition_key.unwrap_or(&routing_key)),
+            priority: asked.priority,
+            is_captured: content.is_captured,
+            ..Terms::default()
+        };
+        let message = self.with_properties(content, &routing_key, &properties);
+        let receipt = self.enqueue_here(origin, message, terms)?;
+        let _ = self.with_queue(graves, |queue, cx| queue.discard(id, cx));
+        self.absorb(graves);
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,358 @@
+//! Partitioned queues: what the workers do for them.
+//!
+//! A queue is at home on the worker its name hashes to, with all its partitions, its groups and its
+//! dead letters; `dunlin_queue::partitioned` decides there which message goes to which member. Its
+//! consumers are subscriptions of sessions on any worker.
+//!
+//! ```text
+//! PUBLISH $queue/… ─ publish.rs ─▶ home: enqueue.rs ─▶ record ─▶ safe: Queue::keep, PUBACK
+//!                                                                   │ Action::Ready
+//! SUBSCRIBE ─ consume.rs ─▶ home: members.rs                        ▼
+//! session's worker ◀── mail ── home: deliver.rs ◀── Queue::poll ── run.rs
+//!    │ PUBACK, PUBREC ─ answers ─▶ home: members.rs ─▶ Queue::ack, nack
+//!    └ PUBLISH $queue/…/$ack ────▶ home: verbs.rs    └▶ dead.rs: the last attempt has failed
+//! ```
+//!
+//! What has to outlive a crash comes out of the queue as changes and goes into this turn's frame
+//! (`record.rs`); docs/design/queues.md has the rules.
+
+mod clean;
+mod consume;
+mod contents;
+mod dead;
+mod deliver;
+mod enqueue;
+mod load;
+mod members;
+mod open_acks;
+mod publish;
+mod record;
+mod restore;
+mod run;
+mod stats;
+mod verbs;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use ahash::RandomState;
+use dunlin_packets::{PropertiesBuf, QoS, ReasonCode};
+use dunlin_queue::Time;
+use dunlin_queue::partitioned::{
+    Action, Change, Delivery, GroupId, IndexPool, MemberId, MessageId, Queue, Refused,
+};
+use slab::Slab;
+
+pub use consume::{QueueJoin, QueueLeave};
+pub use deliver::{QueueAnswer, QueueDeliver};
+pub use publish::QueuePublish;
+pub use verbs::QueueVerb;
+
+pub(super) use consume::Consumer;
+use contents::{Content, Contents};
+use deliver::{Outgoing, Waiting};
+use load::{Dead, Load};
+use open_acks::OpenAcks;
+pub(super) use record::QueuedCargo;
+
+use super::acknowledge::Acknowledgement;
+use super::conn::ConnId;
+use super::sessions::{SessionId, SessionKey};
+use super::settings::{Level, Settings};
+use crate::queues::{QueueConfig, QueueName};
+
+/// A queue of this worker, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct QueueKey {
+    pub(super) slot: u32,
+    /// Its number in the log, never used again.
+    pub(super) qid: u64,
+}
+
+/// Why something a client asked of a queue is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: ReasonCode,
+    /// For the reason string.
+    pub(super) reason: &'static str,
+}
+
+impl Refusal {
+    pub(super) const fn new(code: ReasonCode, reason: &'static str) -> Self {
+        Self { code, reason }
+    }
+
+    /// The address is none.
+    pub(super) const fn bad_topic(reason: &'static str) -> Self {
+        Self::new(ReasonCode::TopicNameInvalid, reason)
+    }
+
+    /// What is asked for makes no sense.
+    pub(super) const fn bad_request(reason: &'static str) -> Self {
+        Self::new(ReasonCode::ImplementationSpecificError, reason)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let (code, reason) = match refused {
+            Refused::TooManyMessages => (ReasonCode::QuotaExceeded, "the queue is full: messages"),
+            Refused::TooManyBytes => (ReasonCode::QuotaExceeded, "the queue is full: bytes"),
+            Refused::TooLarge => (ReasonCode::QuotaExceeded, "larger than the queue may be"),
+            Refused::TooManyDelayed => (ReasonCode::QuotaExceeded, "too many delayed messages"),
+            Refused::TooManyGroups => (ReasonCode::QuotaExceeded, "too many consumer groups"),
+            Refused::TooManyMembers => (ReasonCode::QuotaExceeded, "too many consumers"),
+            Refused::UnknownGroup => {
+                (ReasonCode::NotAuthorized, "group-id is no group of this queue")
+            }
+            Refused::UnknownMember => (ReasonCode::NotAuthorized, "not a consumer of this group"),
+            Refused::NotLeased => {
+                (ReasonCode::NotAuthorized, "the message is not leased: settled, or its time is over")
+            }
+            Refused::LeasedToAnother => {
+                (ReasonCode::NotAuthorized, "the message is leased to another consumer")
+            }
+            Refused::NotTheOwner => {
+                (ReasonCode::NotAuthorized, "the partition belongs to another consumer")
+            }
+            Refused::UnknownPartition => {
+                (ReasonCode::ImplementationSpecificError, "there is no such partition")
+            }
+            Refused::WrongMode => {
+                (ReasonCode::ImplementationSpecificError, "not for a queue of this mode")
+            }
+            Refused::Backwards => {
+                (ReasonCode::ImplementationSpecificError, "the cursor is there already")
+            }
+            Refused::NotDelivered => {
+                (ReasonCode::ImplementationSpecificError, "not delivered as far as that")
+            }
+            Refused::BadPriority => (ReasonCode::ImplementationSpecificError, "bad priority"),
+            Refused::BadPartitions | Refused::NotDying => {
+                (ReasonCode::ImplementationSpecificError, "not possible")
+            }
+        };
+        Self { code, reason }
+    }
+}
+
+/// A consumer group at its queue's home.
+#[derive(Debug)]
+pub(super) struct GroupSlot {
+    id: GroupId,
+    /// As clients know it: with `@<filter>` behind it if it has one.
+    name: Box<str>,
+    /// Of the routing key; empty for all.
+    filter: Box<str>,
+    /// It ends with its only consumer, whose client identifier it is named by.
+    is_temporary: bool,
+    /// Since when it has no member; [`Time::NEVER`] as long as it has.
+    idle_since: Time,
+}
+
+/// A member at its queue's home.
+#[derive(Debug)]
+pub(super) struct Member {
+    session: SessionKey,
+    client_id: Box<str>,
+    terms: MemberTerms,
+    /// Deliveries that its session has not answered, and their bytes.
+    unanswered: u32,
+    unanswered_bytes: usize,
+    /// What it was given and is not on its way yet, as it is being read.
+    waiting: VecDeque<Waiting>,
+    /// It is in the list of those that are asked whether they can get something.
+    is_listed: bool,
+}
+
+/// What a consumer has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MemberTerms {
+    pub(super) qos: QoS,
+    pub(super) identifier: u32,
+    /// PUBACK and PUBREC settle.
+    pub(super) is_auto_settled: bool,
+    /// Deliveries unanswered at a time, and leases.
+    pub(super) prefetch: u32,
+    /// Its client knows properties.
+    pub(super) has_properties: bool,
+}
+
+/// A queue at home.
+#[derive(Debug)]
+pub(super) struct QueueSlot {
+    key: QueueKey,
+    /// As [`QueueName`] displays it.
+    name: Box<str>,
+    config: Arc<QueueConfig>,
+    level: Level,
+    queue: Queue,
+    groups: Vec<GroupSlot>,
+    members: BTreeMap<(GroupId, MemberId), Member>,
+    /// Which member a session is.
+    by_session: BTreeMap<(SessionKey, GroupId), MemberId>,
+    /// Messages in memory, by partition.
+    contents: Vec<Contents>,
+    /// The earliest timer that is set for it.
+    timer_at: Time,
+    /// Bytes it has been counted with.
+    counted_bytes: u64,
+    /// Drops it has been counted with.
+    counted_drops: u64,
+    /// Where all of it but its messages was last written down together.
+    state_at: u64,
+    /// Looks in a row at which nobody used it.
+    idle_looks: u8,
+    /// What `$SYS` said of it last.
+    said: u64,
+}
+
+impl QueueSlot {
+    fn name(&self) -> QueueName<'_> {
+        QueueName::parse(&self.name).unwrap_or(QueueName { name: &self.name, is_dead: false })
+    }
+
+    fn group(&self, id: GroupId) -> Option<&GroupSlot> {
+        self.groups.iter().find(|group| group.id == id)
+    }
+
+    fn find_group(&self, name: &str) -> Option<&GroupSlot> {
+        self.groups.iter().find(|group| &*group.name == name)
+    }
+}
+
+/// A member that may be able to get something.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    key: QueueKey,
+    group: GroupId,
+    member: MemberId,
+}
+
+/// What a worker has of partitioned queues.
+#[derive(Debug)]
+pub(super) struct Queues {
+    slots: Slab<QueueSlot>,
+    by_name: HashMap<Box<str>, u32, RandomState>,
+    /// By their number in the log.
+    by_qid: HashMap<u64, u32, RandomState>,
+    index: IndexPool,
+    defaults: Arc<QueueConfig>,
+    /// Numbers of queues where there is no log to draw them from.
+    last_qid: u64,
+    /// Those of the configuration have been made.
+    pub(super) is_open: bool,
+    /// Bytes of contents that are in memory although they are in the log, and how many may be.
+    cached_bytes: usize,
+    cached_bytes_max: usize,
+    /// What the log has for queues that is still needed, about.
+    log_bytes: u64,
+
+    /// Subscriptions to queues, by the session that has them.
+    consumers: BTreeMap<SessionId, Vec<Consumer>>,
+    /// Deliveries that sessions of this worker have.
+    outgoing: Slab<Outgoing>,
+    /// What clients have answered in this turn, by the home of the queue.
+    answers: Vec<Vec<QueueAnswer>>,
+    /// Publications whose homes have not answered, where there is no log.
+    open_acks: OpenAcks,
+
+    ready: VecDeque<Ready>,
+    todo: VecDeque<(QueueKey, Action)>,
+    loads: Slab<Load>,
+    /// Index chunks whose entries are on disk, with positions that they do not know of yet.
+    unmoved: Vec<(QueueKey, MessageId, u64)>,
+
+    /// Dead letters whose pieces of the index are being read.
+    unburied: Vec<(QueueKey, Dead)>,
+    /// Why consumers rejected messages that are on their way to the dead letters.
+    reject_reasons: HashMap<(QueueKey, GroupId, MessageId), Box<str>, RandomState>,
+
+    changes: Vec<Change>,
+    actions: Vec<Action>,
+    deliveries: Vec<Delivery>,
+    text: String,
+    scratch: Vec<u8>,
+    properties: PropertiesBuf,
+}
+
+impl Queues {
+    pub(super) fn new(settings: &Settings, workers: usize) -> Self {
+        let memory_bytes = settings.durability.memory_bytes;
+        Self {
+            slots: Slab::new(),
+            by_name: HashMap::default(),
+            by_qid: HashMap::default(),
+            // Without a log there is nowhere else.
+            index: IndexPool::new(usize::MAX),
+            defaults: Arc::new(settings.queues.defaults.clone()),
+            last_qid: 0,
+            is_open: false,
+            cached_bytes: 0,
+            cached_bytes_max: memory_bytes / 4,
+            log_bytes: 0,
+            consumers: BTreeMap::new(),
+            outgoing: Slab::new(),
+            answers: (0..workers).map(|_| Vec::new()).collect(),
+            open_acks: OpenAcks::default(),
+            ready: VecDeque::new(),
+            todo: VecDeque::new(),
+            loads: Slab::new(),
+            unmoved: Vec::new(),
+            unburied: Vec::new(),
+            reject_reasons: HashMap::default(),
+            changes: Vec::new(),
+            actions: Vec::new(),
+            deliveries: Vec::new(),
+            text: String::new(),
+            scratch: Vec::new(),
+            properties: PropertiesBuf::new(),
+        }
+    }
+
+    /// There is a log: what is too much for memory goes there.
+    pub(super) fn use_log(&mut self, settings: &Settings) {
+        self.index = IndexPool::new(settings.queues.index_bytes);
+    }
+
+    /// Bytes of the log that queues still need, about.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
+    /// Whether acknowledgements to a connection wait for homes of queues.
+    #[inline]
+    pub(super) fn holds_acks(&self, conn: ConnId) -> bool {
+        self.open_acks.holds(conn)
+    }
+
+    pub(super) fn follow_acks(&mut self, ack: Acknowledgement) {
+        self.open_acks.follow(ack);
+    }
+
+    pub(super) fn forget_acks(&mut self, conn: ConnId) {
+        self.open_acks.forget(conn);
+    }
+
+    fn get(&self, key: QueueKey) -> Option<&QueueSlot> {
+        self.slots.get(key.slot as usize).filter(|slot| slot.key == key)
+    }
+
+    fn get_mut(&mut self, key: QueueKey) -> Option<&mut QueueSlot> {
+        self.slots.get_mut(key.slot as usize).filter(|slot| slot.key == key)
+    }
+
+    fn find(&self, name: &str) -> Option<QueueKey> {
+        let slot = *self.by_name.get(name)?;
+        Some(self.slots.get(slot as usize)?.key)
+    }
+
+    /// Notes that a member may be able to get something.
+    fn list(&mut self, key: QueueKey, group: GroupId, member: MemberId) {
+        let Some(slot) = self.get_mut(key) else { return };
+        let Some(known) = slot.members.get_mut(&(group, member)) else { return };
+        if !std::mem::replace(&mut known.is_listed, true) {
+            self.ready.push_back(Ready { key, group, member });
+        }
+    }
+}

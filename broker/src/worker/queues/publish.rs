@@ -1,0 +1,211 @@
+//! PUBLISH to a queue: a message for it, or a request about one.
+
+use dunlin_packets::PacketId;
+use dunlin_queue::{DropReason, Message, MessageRef};
+
+use super::Refusal;
+use crate::queues::{PublishTo, QueueName, publish_to};
+use crate::worker::acknowledge::Acknowledgement;
+use crate::worker::conn::ConnId;
+use crate::worker::deliver::Publisher;
+use crate::worker::mail::{Answer, Mail};
+use crate::worker::recording::Pending;
+use crate::worker::sessions::SessionKey;
+use crate::worker::{Transport, Worker};
+
+/// A publication to a queue at home elsewhere.
+#[derive(Debug)]
+pub struct QueuePublish {
+    pub(in crate::worker) message: Message,
+    asker: Asker,
+}
+
+/// Who published to a queue, and waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) session: SessionKey,
+    /// The number of the acknowledgement that waits: a ticket where there is a log.
+    number: Option<u64>,
+    conn: ConnId,
+    /// At QoS 2, of a session that outlives a crash: its number in the log, and the identifier that
+    /// is written down with the message.
+    pub(super) received: Option<(u64, PacketId)>,
+}
+
+/// What has become of what was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Receipt {
+    /// Something was written down that has to be safe before the answer.
+    pub(super) is_recorded: bool,
+    /// And synced.
+    pub(super) must_sync: bool,
+}
+
+impl<T: Transport> Worker<T> {
+    /// The worker a queue is at home on: that of its name, so that the dead letters of a queue are
+    /// with it and one frame can have both.
+    pub(super) fn queue_home(&self, queue: QueueName<'_>) -> usize {
+        self.shared.worker_of(queue.name, self.outboxes.len())
+    }
+
+    /// A client's PUBLISH to a topic of queues.
+    pub(in crate::worker) fn on_queue_publish(
+        &mut self,
+        publisher: Publisher,
+        message: MessageRef,
+        packet_id: Option<PacketId>,
+    ) {
+        let session = self.sessions.key(self.index, publisher.session);
+        let content = self.pool.get(&message);
+        let ack = packet_id
+            .map(|packet_id| Acknowledgement::new(publisher, session, packet_id, content.qos));
+        let home = match publish_to(content.topic()) {
+            Some(Ok(PublishTo::Message { queue, .. } | PublishTo::Verb { queue, .. })) => {
+                Ok(self.queue_home(queue))
+            }
+            Some(Err(malformed)) => Err(Refusal::bad_topic(malformed.0)),
+            None => Err(Refusal::bad_topic("not the topic of a queue")),
+        };
+        let home = match home {
+            Ok(home) => home,
+            Err(refusal) => {
+                self.pool.release(message);
+                self.counters.drop(DropReason::QueueRefused);
+                if let Some(ack) = ack {
+                    self.acknowledge(ack.refused(refusal));
+                }
+                return;
+            }
+        };
+        let durable = self.sessions.get(publisher.session).durable.as_deref();
+        let received = durable.zip(packet_id).map(|(durable, id)| (durable.sid, id));
+        let is_twice = ack.is_some_and(|ack| ack.is_exactly_once());
+        let received = received.filter(|_| is_twice);
+        let number = ack.and_then(|ack| self.open_ack(ack, home));
+        let asker = Asker { session, number, conn: publisher.conn, received };
+        if home != self.index {
+            let copy = self.pool.copy(&message);
+            self.pool.release(message);
+            let publish = QueuePublish { message: copy, asker };
+            return self.mail(home, Mail::QueuePublish(Box::new(publish)));
+        }
+        let result = self.publish_here(message, &asker);
+        match ack {
+            // Nothing to wait for.
+            Some(ack) if number.is_none() => {
+                let ack = result.err().map_or(ack, |refusal| ack.refused(refusal));
+                self.acknowledge(ack);
+            }
+            _ => self.answer_publish(self.index, &asker, result),
+        }
+    }
+
+    /// Keeps the place of an acknowledgement that waits for `home`. `None` when there is nothing to
+    /// wait for.
+    fn open_ack(&mut self, ack: Acknowledgement, home: usize) -> Option<u64> {
+        if let Some(journal) = &mut self.journal {
+            journal.held.entry(ack.publisher.conn).or_default().pending += 1;
+            let ticket = journal.first_ticket + journal.pending.len() as u64;
+            journal.pending.push_back(Pending::of_queue(ack));
+            return Some(ticket);
+        }
+        (home != self.index).then(|| self.queues.open_acks.open(ack))
+    }
+
+    /// A publication has come from another worker.
+    pub(in crate::worker) fn on_queue_publish_mail(
+        &mut self,
+        from: usize,
+        publish: &mut QueuePublish,
+    ) {
+        let message = self.pool.adopt(&mut publish.message);
+        let result = self.publish_here(message, &publish.asker);
+        self.answer_publish(from, &publish.asker, result);
+    }
+
+    /// Does what a publication to a queue at home here asks for.
+    fn publish_here(
+        &mut self,
+        message: MessageRef,
+        asker: &Asker,
+    ) -> Result<Receipt, Refusal> {
+        let topic = self.pool.get(&message).topic();
+        let result = match publish_to(topic) {
+            Some(Ok(PublishTo::Message { .. })) => self.enqueue_published(message),
+            Some(Ok(PublishTo::Verb { .. })) => {
+                let result = self.on_verb(&message, asker.session);
+                self.pool.release(message);
+                result
+            }
+            Some(Err(_)) | None => {
+                self.pool.release(message);
+                Err(Refusal::bad_topic("not the topic of a queue"))
+            }
+        };
+        match &result {
+            Ok(receipt) if receipt.is_recorded => self.record_received(asker.received),
+            Ok(_) => {}
+            Err(_) => self.counters.drop(DropReason::QueueRefused),
+        }
+        result
+    }
+
+    /// Tells the worker of the publisher.
+    fn answer_publish(
+        &mut self,
+        to: usize,
+        asker: &Asker,
+        result: Result<Receipt, Refusal>,
+    ) {
+        let Some(number) = asker.number else { return };
+        let refusal = result.err();
+        let Receipt { is_recorded, must_sync } = result.unwrap_or_default();
+        let Some(journal) = &mut self.journal else {
+            return self.mail(to, Mail::QueueAnswered { conn: asker.conn, number, refusal });
+        };
+        let answer =
+            Answer { ticket: number, is_recorded, must_sync, refusal, ..Answer::default() };
+        if to != self.index && is_recorded {
+            // It says that this turn's frame is on its way.
+            return journal.late_answers.push((to, answer));
+        }
+        self.answer(to, answer);
+    }
+
+    /// A queue's home has answered, where there is no log.
+    pub(in crate::worker) fn on_queue_answered(
+        &mut self,
+        conn: ConnId,
+        number: u64,
+        refusal: Option<Refusal>,
+    ) {
+        for ack in self.queues.open_acks.answer(conn, number, refusal) {
+            self.give(ack);
+        }
+    }
+
+    /// The will of a client, to a queue.
+    pub(in crate::worker) fn publish_will_to_queue(
+        &mut self,
+        message: MessageRef,
+        session: SessionKey,
+        conn: ConnId,
+    ) {
+        let home = match publish_to(self.pool.get(&message).topic()) {
+            Some(Ok(PublishTo::Message { queue, .. })) => self.queue_home(queue),
+            _ => {
+                self.counters.drop(DropReason::QueueRefused);
+                return self.pool.release(message);
+            }
+        };
+        let asker = Asker { session, number: None, conn, received: None };
+        if home == self.index {
+            // Nobody is there to be told; it has been counted.
+            let _ = self.publish_here(message, &asker);
+            return;
+        }
+        let copy = self.pool.copy(&message);
+        self.pool.release(message);
+        self.mail(home, Mail::QueuePublish(Box::new(QueuePublish { message: copy, asker })));
+    }
+}

@@ -1,0 +1,48 @@
+//! Queues as the log has them, made again at the start.
+
+
+use super::{GroupSlot, QueueKey};
+use crate::store::StoredQueue;
+use crate::worker::{Transport, Worker};
+
+impl<T: Transport> Worker<T> {
+    /// Makes a queue again.
+    pub(in crate::worker) fn restore_queue(&mut self, stored: StoredQueue) {
+        let StoredQueue { qid, name, partitions, mode, groups, restoring } = stored;
+        let config = self.queue_config(&name);
+        let mut core = config.core;
+        // What is in it was put there under these.
+        (core.partitions, core.mode) = (partitions, mode);
+        if mode == dunlin_queue::partitioned::Mode::Work {
+            core.is_compacted = false;
+        } else {
+            core.is_serial = false;
+        }
+        let now = self.now;
+        let queues = &mut self.queues;
+        let (changes, actions) = (&mut queues.changes, &mut queues.actions);
+        let index = &mut queues.index;
+        let mut cx = dunlin_queue::partitioned::Context { now, changes, actions, index };
+        let queue = match restoring.finish(core, &mut cx) {
+            Ok(queue) => queue,
+            Err(bad) => {
+                tracing::error!(queue = %name, ?bad, "a queue in the log cannot be made again");
+                return;
+            }
+        };
+        let key: QueueKey = self.insert_queue(qid, &name, config, queue);
+        if let Some(slot) = self.queues.get_mut(key) {
+            slot.groups = groups
+                .into_iter()
+                .map(|group| GroupSlot {
+                    id: group.group,
+                    name: group.name,
+                    filter: group.filter,
+                    is_temporary: group.is_temporary,
+                    idle_since: now,
+                })
+                .collect();
+        }
+        self.absorb(key);
+    }
+}
