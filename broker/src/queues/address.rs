@@ -297,7 +297,7 @@ mod tests {
             let name = verb.name();
             let dead = PublishTo::Verb { queue: ORDERS.dead(), verb };
             assert_eq!(publish_to(&format!("$dlq/orders/{name}")), Some(Ok(dead)));
-            let misplaced = refusal_of(format!("$queue/orders/{name}/b"));
+            let misplaced = refusal(&format!("$queue/orders/{name}/b"));
             assert!(misplaced.contains("last level"), "{misplaced}");
             if verb != Verb::Redrive {
                 let alive = PublishTo::Verb { queue: ORDERS, verb };
@@ -306,10 +306,6 @@ mod tests {
             }
         }
         assert!(refusal("$queue/orders/$redrive").contains("$dlq"));
-    }
-
-    fn refusal_of(topic: String) -> &'static str {
-        refusal(&topic)
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //!
 //! * [`address`]: `$queue/<name>/<routing key>`, verbs, subscriptions
 //! * [`terms`]: what publishers and consumers ask for
+//! * [`compose`]: topics and properties of what consumers get
 
 pub mod address;
+pub mod compose;
 pub mod terms;
 
 /// What a client wrote that cannot be meant: a text for its reason string.

@@ -1,7 +1,7 @@
 //! What publishers and consumers ask for, in user properties. Of equal names the last counts; names
 //! that are not known here are the application's own.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use dunlin_packets::{Properties, Property};
 use dunlin_queue::Time;
@@ -112,7 +112,8 @@ impl RedriveTerms {
 /// What a subscriber to a queue asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConsumerTerms<'a> {
-    /// `consumer-group`, as [`check_group`] allows it.
+    /// `consumer-group`, as [`check_group`] allows it. `None`: the client identifier, of which that
+    /// has to be asked too.
     pub group: Option<&'a str>,
     /// `settle`: `auto`, then PUBACK and PUBCOMP are the answer, or `manual`.
     pub is_auto_settled: bool,
@@ -181,10 +182,25 @@ fn parse_start(text: &str) -> Option<Start> {
     Some(if text.len() == TIMESTAMP_DIGITS { timestamp(number) } else { Start::Offset(number) })
 }
 
-/// Appends the name of a message for clients: `<queue>:<partition>:<offset>`.
+/// A message as clients are told of it: `<queue>:<partition>:<offset>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageName<'a> {
+    /// Of which queue.
+    pub queue: QueueName<'a>,
+    /// Which of its messages.
+    pub id: MessageId,
+}
+
+impl fmt::Display for MessageName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.queue, self.id.partition, self.id.offset)
+    }
+}
+
+/// Appends a [`MessageName`].
 pub fn write_message_id(queue: QueueName<'_>, id: MessageId, out: &mut String) {
     // Writing to a string does not fail.
-    let _ = write!(out, "{queue}:{}:{}", id.partition, id.offset);
+    let _ = write!(out, "{}", MessageName { queue, id });
 }
 
 /// Reads what [`write_message_id`] writes: the queue's name as it stands there, and the message.
