@@ -4,9 +4,11 @@
 //! * [`address`]: `$queue/<name>/<routing key>`, verbs, subscriptions
 //! * [`terms`]: what publishers and consumers ask for
 //! * [`compose`]: topics and properties of what consumers get
+//! * [`settings`]: what the operator decides
 
 pub mod address;
 pub mod compose;
+pub mod settings;
 pub mod terms;
 
 /// What a client wrote that cannot be meant: a text for its reason string.
