@@ -6,6 +6,7 @@
 //!
 //! * `worker/`: what a broker does, sans-io
 //! * `net/`: sockets and event queues
+//! * `queues/`: partitioned queues in topics and user properties
 //! * `config/`: the table of options, and where their values come from
 //! * `cli/`: the program
 
@@ -13,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod net;
+pub mod queues;
 pub mod serve;
 pub mod store;
 pub mod worker;

@@ -1,5 +1,8 @@
 //! Properties of 5.0: one table of what exists, what type it has and where it is allowed.
 
+use std::fmt;
+use std::io::Write as _;
+
 use crate::wire::{Reader, put_binary, put_u16, put_u32, put_varint, varint_len};
 use crate::{PacketError, ReasonCode};
 
@@ -281,6 +284,34 @@ impl PropertiesBuf {
     pub fn push(&mut self, property: Property<'_>) -> &mut Self {
         property.encode(&mut self.bytes);
         self
+    }
+
+    /// Appends a user property whose value is written for it, without a string in between.
+    ///
+    /// # Panics
+    /// When the value takes more than 65,535 bytes.
+    pub fn push_user(&mut self, key: &str, value: impl fmt::Display) -> &mut Self {
+        put_text(&mut self.bytes, USER_PROPERTY, key.as_bytes());
+        let at = self.bytes.len();
+        put_u16(&mut self.bytes, 0);
+        // Writing to memory does not fail.
+        let _ = write!(self.bytes, "{value}");
+        let len = u16::try_from(self.bytes.len() - at - 2);
+        let len = len.expect("a field over 65,535 bytes cannot be encoded");
+        self.bytes[at..at + 2].copy_from_slice(&len.to_be_bytes());
+        self
+    }
+
+    /// Appends properties as [`Properties::iter_raw`] gives them.
+    #[inline]
+    pub fn push_raw(&mut self, raw: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(raw);
+        self
+    }
+
+    /// Takes all off again, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
     }
 
     /// What was written, to put into a packet.

@@ -270,3 +270,22 @@ fn a_length_beyond_the_limit_is_refused_before_its_bytes_are_there() {
     let error = Frame::split(&huge, 1 << 20, Version::V5).expect_err("too large");
     assert_eq!(error.code, ReasonCode::PacketTooLarge);
 }
+
+#[test]
+fn a_property_is_written_the_same_in_every_way() {
+    let mut pushed = PropertiesBuf::new();
+    pushed.push(Property::UserProperty("offset", "1234")).push(Property::TopicAlias(7));
+    let mut written = PropertiesBuf::new();
+    written.push_user("left over", "").clear();
+    written.push_user("offset", 1234).push(Property::TopicAlias(7));
+    assert_eq!(written, pushed);
+    let mut copied = PropertiesBuf::new();
+    for (_, raw) in pushed.as_properties().iter_raw() {
+        copied.push_raw(raw);
+    }
+    assert_eq!(copied, pushed);
+    assert_eq!(
+        PropertiesBuf::new().push_user("k", "v".repeat(65_535)).as_properties().iter().count(),
+        1
+    );
+}

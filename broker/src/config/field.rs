@@ -2,6 +2,7 @@
 
 use dunlin_packets::QoS;
 use dunlin_queue::OverflowPolicy;
+use dunlin_queue::partitioned::{FullPolicy, Mode};
 use dunlin_router::Strategy;
 
 use dunlin_packets::is_valid_filter;
@@ -148,6 +149,16 @@ impl Named for OverflowPolicy {
 impl Named for OverlapPolicy {
     const NAMES: &'static [(&'static str, Self)] =
         &[("merge", Self::Merge), ("separate", Self::Separate)];
+}
+
+impl Named for Mode {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("work", Self::Work), ("stream", Self::Stream)];
+}
+
+impl Named for FullPolicy {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("reject", Self::Reject), ("drop-oldest", Self::DropOldest)];
 }
 
 impl Named for Level {

@@ -6,6 +6,7 @@
 
 mod field;
 mod file;
+mod queues;
 mod table;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use crate::worker::{Level, Settings};
 
 pub use file::default_file;
+pub use queues::Declarations;
 
 /// One listening address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct Config {
     pub allow_anonymous: Option<bool>,
     /// Limits of what is kept there.
     pub storage: StorageConfig,
+    /// Queues as they were declared; [`Config::load`] puts them into the settings.
+    pub queues: Declarations,
     /// The log.
     pub log: LogConfig,
     /// What the workers go by.
@@ -104,6 +108,7 @@ impl Default for Config {
             data_dir: "dunlin-data".into(),
             storage: StorageConfig::default(),
             allow_anonymous: None,
+            queues: Declarations::default(),
             log: LogConfig { level: "warn".into(), format: "text".into() },
             settings: Settings::default(),
         }
@@ -211,13 +216,20 @@ impl Config {
             });
         }
         self.settings.allow_anonymous = self.allow_anonymous.unwrap_or(true);
+        let declared = self.queues.resolve(&self.settings.queues);
+        self.settings.queues.declared = declared.map_err(|problem| ConfigError {
+            origin: String::new(),
+            key: "queues.declare".into(),
+            problem,
+        })?;
         Ok(())
     }
 
     /// Whether anything is kept on disk.
     #[must_use]
     pub fn keeps(&self) -> bool {
-        !self.data_dir.is_empty() && self.settings.durability.strictest() != Level::Memory
+        let Settings { durability, queues, .. } = &self.settings;
+        !self.data_dir.is_empty() && queues.strictest(durability.strictest()) != Level::Memory
     }
 
     /// How many workers that makes on this machine.

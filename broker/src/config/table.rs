@@ -62,6 +62,27 @@ pub(super) fn set(config: &mut Config, key: &str, value: &Raw) -> Result<(), Str
 const BYTES_MAX: i64 = 1 << 50;
 const COUNT_MAX: i64 = 1 << 40;
 
+const QUEUES_DEFAULT: &str = "\
+    How a queue is of which nothing else is said; what is left out is as it stands here.\n\
+    partitions      1 to 1024; messages of one key keep their order in one of them\n\
+    mode            work (a message is gone when each group has settled it) or stream (it stays,\n\
+    and each group has its place)\n\
+    lease           how long a consumer has a message for before another one gets it\n\
+    attempts        deliveries before a message is a dead letter; 0: any number\n\
+    backoff         before the second attempt, doubled for each further one up to backoff_max\n\
+    member_timeout  without a sign of life a consumer is taken for gone; 0: never\n\
+    serial          work: one message of a key at a time, the next when it is settled\n\
+    compact         stream: only the last message of a key is kept\n\
+    messages, bytes, age  how much is kept, and for how long; age 0: for ever\n\
+    full            reject new messages or drop-oldest, above messages or bytes\n\
+    level           fsync, interval or memory, as durability.level, which holds without it\n\
+    capture_ack     publishers are acknowledged what is captured when the queue has it\n\
+    prefetch        1 to 10000 deliveries to a consumer before it has to answer\n\
+    groups          consumer groups\n\
+    group_idle      a group without consumers is removed after this; 0: never\n\
+    delayed         messages that are not due yet\n\
+    Times are 500ms, 30s, 5m, 2h, 7d or 0.";
+
 /// Every option but the listeners, in the order of the default file.
 pub(super) const TABLE: &[Spec] = &[
     option("workers", "Worker threads; 0 for one per core.", |c| &mut c.workers)
@@ -210,6 +231,29 @@ pub(super) const TABLE: &[Spec] = &[
         |c| &mut c.settings.backpressure_ms,
     )
     .within(0..=3_600_000),
+    option(
+        "queues.auto_create",
+        "Make the queue when somebody publishes or subscribes to $queue/<name>; false: only\n\
+         those that are declared.",
+        |c| &mut c.settings.queues.auto_create,
+    ),
+    option("queues.max", "Queues there may be.", |c| &mut c.settings.queues.max)
+        .within(0..=COUNT_MAX),
+    option(
+        "queues.index_per_worker",
+        "Bytes of memory in which a worker keeps where its queues' messages are, 24 for each;\n\
+         what is above it is on disk.",
+        |c| &mut c.settings.queues.index_bytes,
+    )
+    .within(0..=BYTES_MAX),
+    option("queues.default", QUEUES_DEFAULT, |c| &mut c.settings.queues.defaults),
+    option(
+        "queues.declare",
+        "Queues that are there from the beginning: the name, and what is not as by default. What\n\
+         is published to topics that match capture=<filter> is put into the queue too; it may be\n\
+         repeated: [\"orders partitions=16 serial=true\", \"meters mode=stream capture=m/#\"].",
+        |c| &mut c.queues,
+    ),
     option(
         "durability.level",
         "When a publication is acknowledged that a session must get that outlives its connection:\n\

@@ -5,6 +5,8 @@ use dunlin_router::Strategy;
 pub use dunlin_session::Level;
 use dunlin_session::{Limits, SYS_PREFIX};
 
+use crate::queues::settings::QueueSettings;
+
 /// What a client gets whose subscriptions overlap on a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverlapPolicy {
@@ -89,6 +91,8 @@ pub struct Settings {
     pub retained: RetainedLimits,
     /// What is kept.
     pub durability: Durability,
+    /// Partitioned queues.
+    pub queues: QueueSettings,
     /// Subscriptions one client may have.
     pub subscriptions_max: usize,
     /// Bytes of the filters of one client's subscriptions.
@@ -117,6 +121,7 @@ impl Default for Settings {
             share_strategy: Strategy::default(),
             retained: RetainedLimits::default(),
             durability: Durability::default(),
+            queues: QueueSettings::default(),
             subscriptions_max: 100_000,
             filter_bytes_max: 4 << 20,
             connections_max: 1_000_000,
