@@ -115,8 +115,8 @@ pub struct ConsumerTerms<'a> {
     /// `consumer-group`, as [`check_group`] allows it. `None`: the client identifier, of which that
     /// has to be asked too.
     pub group: Option<&'a str>,
-    /// `settle`: `auto`, then PUBACK and PUBCOMP are the answer, or `manual`.
-    pub is_auto_settled: bool,
+    /// `settle`: `auto`, then PUBACK and PUBREC are the answer, or `manual`.
+    pub is_auto_settled: Option<bool>,
     /// `commit`: `auto` or `explicit`. For streams.
     pub commit: Commit,
     /// `stream-offset`: `earliest`, `latest`, an offset, or `timestamp:` and milliseconds since
@@ -128,21 +128,20 @@ pub struct ConsumerTerms<'a> {
 }
 
 impl<'a> ConsumerTerms<'a> {
-    /// Reads the properties of a subscription. `is_auto_by_default` is what holds without `settle`:
-    /// `true` before 5.0, where there are no verbs' properties.
+    /// Reads the properties of a subscription.
     ///
     /// # Errors
     /// When a value is none of those above.
-    pub fn read(properties: Properties<'a>, is_auto_by_default: bool) -> Result<Self, Malformed> {
+    pub fn read(properties: Properties<'a>) -> Result<Self, Malformed> {
         let [group, settle, commit, start, prefetch] = last_values(
             properties,
             ["consumer-group", "settle", "commit", "stream-offset", "prefetch"],
         );
         group.map(check_group).transpose()?;
         let is_auto_settled = match settle {
-            None => is_auto_by_default,
-            Some("auto") => true,
-            Some("manual") => false,
+            None => None,
+            Some("auto") => Some(true),
+            Some("manual") => Some(false),
             Some(_) => return Err(Malformed("settle is neither auto nor manual")),
         };
         let commit = match commit {
@@ -298,11 +297,11 @@ mod tests {
     #[test]
     fn without_properties_nothing_is_asked_for() {
         assert_eq!(MessageTerms::read(Properties::default()), Ok(MessageTerms::default()));
-        assert_eq!(ConsumerTerms::read(Properties::default(), false), Ok(ConsumerTerms::default()));
+        assert_eq!(ConsumerTerms::read(Properties::default()), Ok(ConsumerTerms::default()));
         let others = properties(&[("Priority", "x"), ("", ""), ("delays", "x"), ("PREFETCH", "0")]);
         assert_eq!(MessageTerms::read(others.as_properties()), Ok(MessageTerms::default()));
-        let auto = ConsumerTerms::read(others.as_properties(), true).expect("nothing asked for");
-        assert!(auto.is_auto_settled);
+        let auto = ConsumerTerms::read(others.as_properties()).expect("nothing asked for");
+        assert_eq!(auto.is_auto_settled, None);
     }
 
     #[test]
@@ -458,14 +457,14 @@ mod tests {
         ]);
         let terms = ConsumerTerms {
             group: Some("billing"),
-            is_auto_settled: true,
+            is_auto_settled: Some(true),
             commit: Commit::Explicit,
             start: Some(Start::Latest),
             prefetch: Some(10_000),
         };
-        assert_eq!(ConsumerTerms::read(buf.as_properties(), false), Ok(terms));
+        assert_eq!(ConsumerTerms::read(buf.as_properties()), Ok(terms));
         let manual = properties(&[("settle", "manual"), ("commit", "auto")]);
-        let terms = ConsumerTerms::read(manual.as_properties(), true);
+        let terms = ConsumerTerms::read(manual.as_properties());
         assert_eq!(terms, Ok(ConsumerTerms::default()));
     }
 
@@ -483,7 +482,7 @@ mod tests {
         for (name, values) in bad {
             for value in values {
                 let buf = properties(&[(name, value)]);
-                assert!(ConsumerTerms::read(buf.as_properties(), false).is_err(), "{name}={value}");
+                assert!(ConsumerTerms::read(buf.as_properties()).is_err(), "{name}={value}");
             }
         }
     }

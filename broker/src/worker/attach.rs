@@ -326,11 +326,7 @@ impl<T: Transport> Worker<T> {
         let publisher = self.shared.hash(client_id);
         let message = self.pool.insert(&will.fields(publisher), self.now);
         if is_queue_topic(self.pool.get(&message).topic_bytes()) {
-            self.publish_will_to_queue(message);
-            if let Some(then) = then {
-                self.write_then(then);
-            }
-            return;
+            return self.publish_will_to_queue(message, then);
         }
         let is_recording = self.begin_recording(&message);
         self.publish(&message, from, None);

@@ -90,6 +90,10 @@ pub(super) struct Pending {
 impl Pending {
     /// An acknowledgement that has nothing to wait for but its turn.
     pub(super) fn of(ack: Acknowledgement) -> Self {
+        Self::new(Some(ack), None)
+    }
+
+    fn new(ack: Option<Acknowledgement>, then: Option<Then>) -> Self {
         Self {
             message: None,
             refs: Vec::new(),
@@ -101,14 +105,19 @@ impl Pending {
             is_shared: false,
             is_for_queue: false,
             must_sync: false,
-            ack: Some(ack),
-            then: None,
+            ack,
+            then,
         }
     }
 
     /// An acknowledgement that waits for the home of a queue.
     pub(super) fn of_queue(ack: Acknowledgement) -> Self {
         Self { asked: 1, is_for_queue: true, ..Self::of(ack) }
+    }
+
+    /// What is to be written down when the home of a queue has a will.
+    pub(super) fn of_will(then: Option<Then>) -> Self {
+        Self { asked: 1, is_for_queue: true, ..Self::new(None, then) }
     }
 
     fn is_complete(&self) -> bool {

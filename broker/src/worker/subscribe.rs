@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
 use dunlin_packets::{
-    FilterRequest, PacketId, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
+    FilterRequest, PacketId, Properties, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
     Unsubscribe, split_shared,
 };
 use dunlin_router::Subscription;
@@ -10,7 +10,9 @@ use slab::Slab;
 
 use super::conn::ConnId;
 use super::sessions::SessionId;
+use super::queues::Refusal;
 use super::{Transport, Worker};
+use crate::queues::{ConsumerTerms, Malformed, SubscribeTo, subscribe_to};
 
 /// A SUBACK that waits until groups on other workers have taken their new member.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ struct PendingSubAck {
     packet_id: PacketId,
     codes: Vec<u8>,
     waiting: usize,
+    /// Why one of the codes is an error, for people.
+    reason: &'static str,
+    /// Subscriptions to queues, by the place of their code, and the session that has them.
+    queues: Vec<(u16, Box<str>)>,
     generation: u32,
 }
 
@@ -33,7 +39,15 @@ impl PendingSubAcks {
     fn insert(&mut self, conn: ConnId, packet_id: PacketId) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let pending = PendingSubAck { conn, packet_id, codes: Vec::new(), waiting: 0, generation };
+        let pending = PendingSubAck {
+            conn,
+            packet_id,
+            codes: Vec::new(),
+            waiting: 0,
+            reason: "",
+            queues: Vec::new(),
+            generation,
+        };
         let slot = self.slots.insert(pending);
         u64::from(generation) << 32 | slot as u64
     }
@@ -67,9 +81,27 @@ impl<T: Transport> Worker<T> {
         // What cannot be kept is not promised.
         let is_durable = self.sessions.get(session).durable.is_some();
         let refused = self.log_refusal().filter(|_| is_durable);
+        let mut reason = "";
         for request in subscribe.filters.iter() {
             let code = match grant(&request, identifier != 0, self.limits()) {
                 Ok(_) if refused.is_some() => refused.map_or(0, |code| code as u8),
+                Ok(qos) if let Some(to) = subscribe_to(request.filter) => {
+                    let options = SubscriptionOptions { qos, ..request.options };
+                    let subscription = Subscription { options, identifier };
+                    let place = (ticket, codes.len() as u16);
+                    let properties = subscribe.properties;
+                    match self.subscribe_to_queue(session, &request, to, subscription, properties, place)
+                    {
+                        Ok(is_done) => {
+                            waiting += usize::from(!is_done);
+                            qos as u8
+                        }
+                        Err(refusal) => {
+                            reason = refusal.reason;
+                            refusal.code as u8
+                        }
+                    }
+                }
                 Ok(_) if self.exceeds_quota(session, request.filter) => {
                     ReasonCode::QuotaExceeded as u8
                 }
@@ -86,7 +118,7 @@ impl<T: Transport> Worker<T> {
         }
         self.count_sessions();
         if let Some(pending) = self.pending_subacks.get_mut(ticket) {
-            (pending.codes, pending.waiting) = (codes, waiting);
+            (pending.codes, pending.waiting, pending.reason) = (codes, waiting, reason);
         }
         self.finish_suback(ticket);
     }
@@ -152,6 +184,55 @@ impl<T: Transport> Worker<T> {
         true
     }
 
+    /// One of the filters is of a queue. `Ok(false)` when another worker has to confirm.
+    fn subscribe_to_queue(
+        &mut self,
+        session: SessionId,
+        request: &FilterRequest<'_>,
+        to: Result<SubscribeTo<'_>, Malformed>,
+        subscription: Subscription,
+        properties: Properties<'_>,
+        place: (u64, u16),
+    ) -> Result<bool, Refusal> {
+        let to = to.map_err(|bad| Refusal::new(ReasonCode::TopicFilterInvalid, bad.0))?;
+        let asked = ConsumerTerms::read(properties);
+        let asked = asked.map_err(|bad| Refusal::bad_request(bad.0))?;
+        let filter = request.filter;
+        let result = self.consume(session, filter, to, &asked, subscription, place);
+        match result {
+            Ok(true) => self.record_consumer(session, filter),
+            Ok(false) => {
+                if let Some(pending) = self.pending_subacks.get_mut(place.0) {
+                    pending.queues.push((place.1, filter.into()));
+                }
+            }
+            Err(_) => self.forget_consumer(session, filter),
+        }
+        result
+    }
+
+    /// The home of a queue has taken a consumer, or not.
+    pub(super) fn settle_suback(&mut self, ticket: u64, at: u16, refusal: Option<Refusal>) {
+        let Some(pending) = self.pending_subacks.get_mut(ticket) else { return };
+        pending.waiting -= 1;
+        let place = pending.queues.iter().position(|(of, _)| *of == at);
+        let filter = place.map(|place| pending.queues.swap_remove(place).1);
+        if let Some(refusal) = refusal {
+            pending.reason = refusal.reason;
+            if let Some(code) = pending.codes.get_mut(usize::from(at)) {
+                *code = refusal.code as u8;
+            }
+        }
+        let session = self.conns.get(pending.conn).and_then(super::conn::Conn::session);
+        if let (Some(session), Some(filter)) = (session, filter) {
+            match refusal {
+                Some(_) => self.forget_consumer(session, &filter),
+                None => self.record_consumer(session, &filter),
+            }
+        }
+        self.finish_suback(ticket);
+    }
+
     /// A group on another worker has taken its new member.
     pub(super) fn on_group_joined(&mut self, ticket: u64) {
         if let Some(pending) = self.pending_subacks.get_mut(ticket) {
@@ -168,14 +249,14 @@ impl<T: Transport> Worker<T> {
         let Some(pending) = self.pending_subacks.remove(ticket) else { return };
         let Some(conn) = self.conns.get_mut(pending.conn) else { return };
         let Some(session) = conn.session() else { return };
-        let PendingSubAck { packet_id, codes, .. } = &pending;
+        let PendingSubAck { packet_id, codes, reason, .. } = &pending;
         let answered = self.answer_when_safe(pending.conn, session, |session, out| {
-            session.suback(*packet_id, codes, out)
+            session.suback(*packet_id, codes, reason, out)
         });
         let fits = answered.unwrap_or_else(|| {
             let Some(conn) = self.conns.get_mut(pending.conn) else { return true };
             let out = self.buffers.ready(&mut conn.control);
-            self.sessions.get(session).session.suback(*packet_id, codes, out)
+            self.sessions.get(session).session.suback(*packet_id, codes, reason, out)
         });
         if fits {
             self.mark_dirty(pending.conn);
@@ -195,6 +276,7 @@ impl<T: Transport> Worker<T> {
             .iter()
             .map(|filter| {
                 let existed = match split_shared(filter) {
+                    _ if subscribe_to(filter).is_some() => self.stop_consuming(session, filter),
                     Ok(Some(_)) => self.leave_group(session, filter),
                     _ => self.unsubscribe(session, filter),
                 };

@@ -38,6 +38,12 @@ pub(in crate::worker) struct Consumer {
 }
 
 impl Consumer {
+    fn record(&self, sid: u64) -> ConsumerRecord<'_> {
+        let Self { filter, group, options, identifier, flags, prefetch } = self;
+        let (options, identifier, flags, prefetch) = (*options, *identifier, *flags, *prefetch);
+        ConsumerRecord { sid, filter, group, options, identifier, flags, prefetch }
+    }
+
     fn to(&self) -> Option<SubscribeTo<'_>> {
         subscribe_to(&self.filter).and_then(Result::ok)
     }
@@ -176,16 +182,6 @@ impl<T: Transport> Worker<T> {
         Ok(false)
     }
 
-    /// A home has taken a consumer, or not.
-    pub(in crate::worker) fn on_queue_joined(
-        &mut self,
-        ticket: u64,
-        at: u16,
-        refusal: Option<Refusal>,
-    ) {
-        self.settle_suback(ticket, at, refusal);
-    }
-
     /// The queue did not take the consumer.
     pub(in crate::worker) fn forget_consumer(&mut self, session: SessionId, filter: &str) {
         if let Some(all) = self.queues.consumers.get_mut(&session) {
@@ -272,22 +268,22 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// Writes down that the session consumes a queue.
+    pub(in crate::worker) fn record_consumer(&mut self, session: SessionId, filter: &str) {
+        let all = self.queues.consumers.get(&session);
+        let known = all.and_then(|all| all.iter().find(|it| &*it.filter == filter));
+        let (Some(consumer), Some(journal)) = (known, &mut self.journal) else { return };
+        let Some(durable) = &self.sessions.get(session).durable else { return };
+        journal.write(&Record::Consumer(consumer.record(durable.sid)));
+    }
+
     /// Writes down what the session consumes.
     pub(in crate::worker) fn record_consumers(&mut self, session: SessionId) {
         let Some(all) = self.queues.consumers.get(&session) else { return };
         let Some(journal) = &mut self.journal else { return };
         let Some(durable) = &self.sessions.get(session).durable else { return };
         for consumer in all {
-            let Consumer { filter, group, options, identifier, flags, prefetch } = consumer;
-            journal.write(&Record::Consumer(ConsumerRecord {
-                sid: durable.sid,
-                filter,
-                group,
-                options: *options,
-                identifier: *identifier,
-                flags: *flags,
-                prefetch: *prefetch,
-            }));
+            journal.write(&Record::Consumer(consumer.record(durable.sid)));
         }
     }
 
@@ -340,5 +336,5 @@ fn group_name(group: &str, filter: &str) -> Box<str> {
 
 /// Whether a queue name is that of dead letters.
 pub(super) fn is_dead(name: &str) -> bool {
-    QueueName::parse(name).is_some_and(|name| name.is_dead)
+    QueueName::parse(name).is_ok_and(|name| name.is_dead)
 }

@@ -8,7 +8,7 @@ use super::contents::{Content, Contents};
 use super::publish::Receipt;
 use super::record::{QueuedCargo, Written};
 use super::{QueueKey, Refusal};
-use crate::queues::{PublishTo, message_terms, publish_to, strip_reserved};
+use crate::queues::{MessageTerms, PublishTo, publish_to, strip_reserved};
 use crate::store::record::{QueueContent, QueueMessageRecord, Record};
 use crate::worker::settings::Level;
 use crate::worker::{Transport, Worker};
@@ -48,18 +48,18 @@ impl<T: Transport> Worker<T> {
             return Err(Refusal::bad_topic("not the topic of a queue"));
         };
         let properties = Properties::from_checked(content.properties());
-        let asked = message_terms(properties).map_err(|bad| Refusal::bad_request(bad.0))?;
+        let asked = MessageTerms::read(properties);
+        let asked = asked.map_err(|bad| Refusal::bad_request(bad.0))?;
         let key_hash = match (asked.partition_key, routing_key) {
             (Some(partition_key), _) => self.shared.hash(partition_key),
             (None, "") => content.publisher,
             (None, routing_key) => self.shared.hash(routing_key),
         };
-        let delayed = asked.delay_ms.map(|delay| self.now.plus_millis(delay));
         let terms = Terms {
             key_at: u16::try_from(topic.len() - routing_key.len()).unwrap_or(u16::MAX),
             key_hash,
             priority: asked.priority,
-            deliver_at: asked.deliver_at.or(delayed),
+            deliver_at: asked.due(self.now),
             original: None,
             is_captured: false,
         };
@@ -219,8 +219,7 @@ impl<T: Transport> Worker<T> {
         let Some(key) = self.queues.slots.get(slot as usize).map(|slot| slot.key) else { return };
         let content = self.pool.get(message);
         let properties = Properties::from_checked(content.properties());
-        let asked = message_terms(properties).unwrap_or_default();
-        let delayed = asked.delay_ms.map(|delay| self.now.plus_millis(delay));
+        let asked = MessageTerms::read(properties).unwrap_or_default();
         let key_hash = match asked.partition_key {
             Some(partition_key) => self.shared.hash(partition_key),
             None => self.shared.hash(content.topic()),
@@ -229,7 +228,7 @@ impl<T: Transport> Worker<T> {
             key_at: 0,
             key_hash,
             priority: asked.priority,
-            deliver_at: asked.deliver_at.or(delayed),
+            deliver_at: asked.due(self.now),
             original: None,
             is_captured: true,
         };

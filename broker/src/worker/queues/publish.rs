@@ -11,6 +11,7 @@ use crate::worker::deliver::Publisher;
 use crate::worker::mail::{Answer, Mail};
 use crate::worker::recording::Pending;
 use crate::worker::sessions::SessionKey;
+use crate::worker::then::Then;
 use crate::worker::{Transport, Worker};
 
 /// A publication to a queue at home elsewhere.
@@ -23,10 +24,11 @@ pub struct QueuePublish {
 /// Who published to a queue, and waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
-    pub(super) session: SessionKey,
-    /// The number of the acknowledgement that waits: a ticket where there is a log.
+    /// The client's, if it is one and not its will.
+    pub(super) session: Option<SessionKey>,
+    /// The number of the acknowledgement that waits, a ticket where there is a log, and whose it is.
     number: Option<u64>,
-    conn: ConnId,
+    conn: Option<ConnId>,
     /// At QoS 2, of a session that outlives a crash: its number in the log, and the identifier that
     /// is written down with the message.
     pub(super) received: Option<(u64, PacketId)>,
@@ -82,7 +84,8 @@ impl<T: Transport> Worker<T> {
         let is_twice = ack.is_some_and(|ack| ack.is_exactly_once());
         let received = received.filter(|_| is_twice);
         let number = ack.and_then(|ack| self.open_ack(ack, home));
-        let asker = Asker { session, number, conn: publisher.conn, received };
+        let conn = Some(publisher.conn);
+        let asker = Asker { session: Some(session), number, conn, received };
         if home != self.index {
             let copy = self.pool.copy(&message);
             self.pool.release(message);
@@ -161,7 +164,10 @@ impl<T: Transport> Worker<T> {
         let refusal = result.err();
         let Receipt { is_recorded, must_sync } = result.unwrap_or_default();
         let Some(journal) = &mut self.journal else {
-            return self.mail(to, Mail::QueueAnswered { conn: asker.conn, number, refusal });
+            if let Some(conn) = asker.conn {
+                self.mail(to, Mail::QueueAnswered { conn, number, refusal });
+            }
+            return;
         };
         let answer =
             Answer { ticket: number, is_recorded, must_sync, refusal, ..Answer::default() };
@@ -184,25 +190,32 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// The will of a client, to a queue.
+    /// The will of a client, to a queue. `then` is written down behind it.
     pub(in crate::worker) fn publish_will_to_queue(
         &mut self,
         message: MessageRef,
-        session: SessionKey,
-        conn: ConnId,
+        then: Option<Then>,
     ) {
         let home = match publish_to(self.pool.get(&message).topic()) {
             Some(Ok(PublishTo::Message { queue, .. })) => self.queue_home(queue),
             _ => {
                 self.counters.drop(DropReason::QueueRefused);
-                return self.pool.release(message);
+                self.pool.release(message);
+                if let Some(then) = then {
+                    self.write_then(then);
+                }
+                return;
             }
         };
-        let asker = Asker { session, number: None, conn, received: None };
+        let number = self.journal.as_mut().map(|journal| {
+            let ticket = journal.first_ticket + journal.pending.len() as u64;
+            journal.pending.push_back(Pending::of_will(then));
+            ticket
+        });
+        let asker = Asker { session: None, number, conn: None, received: None };
         if home == self.index {
-            // Nobody is there to be told; it has been counted.
-            let _ = self.publish_here(message, &asker);
-            return;
+            let result = self.publish_here(message, &asker);
+            return self.answer_publish(self.index, &asker, result);
         }
         let copy = self.pool.copy(&message);
         self.pool.release(message);

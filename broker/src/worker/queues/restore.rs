@@ -32,8 +32,10 @@ impl<T: Transport> Worker<T> {
         };
         let key: QueueKey = self.insert_queue(qid, &name, config, queue);
         if let Some(slot) = self.queues.get_mut(key) {
+            let known: Vec<_> = slot.queue.group_ids().collect();
             slot.groups = groups
                 .into_iter()
+                .filter(|group| known.contains(&group.group))
                 .map(|group| GroupSlot {
                     id: group.group,
                     name: group.name,

@@ -17,7 +17,7 @@ impl<T: Transport> Worker<T> {
     pub(super) fn on_verb(
         &mut self,
         message: &MessageRef,
-        session: SessionKey,
+        session: Option<SessionKey>,
     ) -> Result<Receipt, Refusal> {
         let content = self.pool.get(message);
         let Some(Ok(PublishTo::Verb { queue, verb })) = publish_to(content.topic()) else {
@@ -41,7 +41,9 @@ impl<T: Transport> Worker<T> {
         let group = group.ok_or(Refusal::from(
             dunlin_queue::partitioned::Refused::UnknownGroup,
         ))?;
-        let member = slot.and_then(|slot| slot.by_session.get(&(session, group)).copied());
+        let member = slot.zip(session).and_then(|(slot, session)| {
+            slot.by_session.get(&(session, group)).copied()
+        });
         let member = member.ok_or(Refusal::from(
             dunlin_queue::partitioned::Refused::UnknownMember,
         ))?;
