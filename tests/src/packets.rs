@@ -273,8 +273,14 @@ impl<'a> Subscribing<'a> {
 
     /// With a subscription identifier.
     #[must_use]
-    pub fn identifier(mut self, number: u32) -> Self {
-        self.properties.push(Property::SubscriptionIdentifier(number));
+    pub fn identifier(self, number: u32) -> Self {
+        self.with(Property::SubscriptionIdentifier(number))
+    }
+
+    /// With a property.
+    #[must_use]
+    pub fn with(mut self, property: Property<'_>) -> Self {
+        self.properties.push(property);
         self
     }
 

@@ -25,8 +25,8 @@ mod writer;
 
 pub use cleaner::Chunk;
 pub use image::{
-    Image, ImageError, ImageShare, StoredAt, StoredMessages, StoredRef, StoredRetained,
-    StoredSession, StoredWill,
+    Image, ImageError, ImageShare, StoredAt, StoredConsumer, StoredGroup, StoredMessages,
+    StoredQueue, StoredRef, StoredRetained, StoredSession, StoredWill,
 };
 pub use new_log::{Deliveries, NewLog};
 pub use port::{LogFigures, LogPort, LogState, Numbers, Submission};

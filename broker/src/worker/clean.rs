@@ -63,12 +63,19 @@ impl<T: Transport> Worker<T> {
                 journal.write(&Record::Keys(keys));
             }
             Record::Session(session) => self.move_state(session.sid, records_at),
+            Record::Consumer(consumer) => self.move_state(consumer.sid, records_at),
+            Record::Queue(_)
+            | Record::QueueGroup { .. }
+            | Record::QueueMessage(_)
+            | Record::QueueChange { .. }
+            | Record::QueueChunk(_) => self.clean_queue_record(record, records_at),
             Record::Subscribed { sid, .. }
             | Record::Sent { sid, .. }
             | Record::Released { sid, .. }
             | Record::Received { sid, .. } => self.move_state(sid, records_at),
             // What these take back is gone already.
             Record::SessionEnd { .. }
+            | Record::QueueEnd { .. }
             | Record::Unsubscribed { .. }
             | Record::Completed { .. }
             | Record::Done { .. }

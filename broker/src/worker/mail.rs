@@ -8,9 +8,7 @@ use dunlin_router::Subscription;
 use dunlin_session::Offer;
 
 use super::conn::{ConnId, Peer};
-use super::queues::{
-    QueueAnswer, QueueDeliver, QueueJoin, QueueLeave, QueuePublish, Refusal,
-};
+use super::queues::{QueueAnswer, QueueDeliver, QueueJoin, QueueLeave, QueuePublish, Refusal};
 use super::sessions::SessionKey;
 use super::{Transport, Worker};
 use crate::store::{Chunk, Loaded};

@@ -384,8 +384,7 @@ impl<T: Transport> Worker<T> {
         if is_written || is_recorded {
             journal.wait_for_frame(must_sync);
         }
-        let may_be_kept =
-            is_written || pending.is_shared || pending.is_for_queue && is_recorded;
+        let may_be_kept = is_written || pending.is_shared || pending.is_for_queue && is_recorded;
         if let Some(ack) = ack {
             let level = match must_sync {
                 _ if !is_written && !is_recorded => Level::Memory,

@@ -23,6 +23,9 @@ impl<T: Transport> Worker<T> {
         for session in share.sessions {
             self.restore_session(session, &share.messages);
         }
+        for queue in share.queues {
+            self.restore_queue(queue);
+        }
         self.counters.retained = self.retained.len() as u64;
         self.count_sessions();
         self.post_mail();
@@ -122,6 +125,7 @@ impl<T: Transport> Worker<T> {
             let filter: &str = &filter;
             self.restore_subscription(session, filter, subscription);
         }
+        self.restore_consumers(session, stored.consumers);
         if stored.was_online {
             self.record_session(session);
         }

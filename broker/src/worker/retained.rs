@@ -18,7 +18,7 @@ use dunlin_router::{Match, Remote, RetainedIndex, SubscriberId, Subscription, Ta
 use dunlin_session::SYS_PREFIX;
 use slab::Slab;
 
-use super::mail::{Mail, RetainedFound, RetainedSearch, Ticket};
+use super::mail::{Answer, Mail, RetainedFound, RetainedSearch, Ticket};
 use super::sessions::SessionId;
 use super::settings::{Level, RetainedLimits};
 use super::then::message_record;
@@ -198,8 +198,7 @@ impl<T: Transport> Worker<T> {
         let Some(ticket) = ticket else { return };
         let must_sync = self.shared.settings.durability.strictest() == Level::Fsync;
         if let Some(journal) = &mut self.journal {
-            let answer =
-                Answer { ticket: ticket.number, is_recorded: true, ..Answer::default() };
+            let answer = Answer { ticket: ticket.number, is_recorded: true, ..Answer::default() };
             journal.late_answers.push((usize::from(ticket.worker), answer));
             journal.wait_for_frame(must_sync);
         }

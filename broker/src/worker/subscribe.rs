@@ -1,16 +1,16 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
 use dunlin_packets::{
-    FilterRequest, PacketId, Properties, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
-    Unsubscribe, split_shared,
+    FilterRequest, PacketId, Properties, Property, ReasonCode, RetainHandling, Subscribe,
+    SubscriptionOptions, Unsubscribe, split_shared,
 };
 use dunlin_router::Subscription;
 use dunlin_session::grant;
 use slab::Slab;
 
 use super::conn::ConnId;
-use super::sessions::SessionId;
 use super::queues::Refusal;
+use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::queues::{ConsumerTerms, Malformed, SubscribeTo, subscribe_to};
 
@@ -90,15 +90,21 @@ impl<T: Transport> Worker<T> {
                     let subscription = Subscription { options, identifier };
                     let place = (ticket, codes.len() as u16);
                     let properties = subscribe.properties;
-                    match self.subscribe_to_queue(session, &request, to, subscription, properties, place)
-                    {
+                    match self.subscribe_to_queue(
+                        session,
+                        &request,
+                        to,
+                        subscription,
+                        properties,
+                        place,
+                    ) {
                         Ok(is_done) => {
                             waiting += usize::from(!is_done);
                             qos as u8
                         }
                         Err(refusal) => {
                             reason = refusal.reason;
-                            refusal.code as u8
+                            refusal.suback_code() as u8
                         }
                     }
                 }
@@ -220,7 +226,7 @@ impl<T: Transport> Worker<T> {
         if let Some(refusal) = refusal {
             pending.reason = refusal.reason;
             if let Some(code) = pending.codes.get_mut(usize::from(at)) {
-                *code = refusal.code as u8;
+                *code = refusal.suback_code() as u8;
             }
         }
         let session = self.conns.get(pending.conn).and_then(super::conn::Conn::session);

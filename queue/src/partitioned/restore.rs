@@ -71,9 +71,8 @@ struct RestoredGroup {
 
 /// Takes the changes of a queue in any order, also those that mean nothing any more, and some of
 /// them twice. Needs some 80 bytes for each message meanwhile.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Restoring {
-    config: Config,
     partitions: BTreeMap<u16, RestoredPartition>,
     groups: BTreeMap<GroupId, RestoredGroup>,
     growths: BTreeMap<(u16, u16), BTreeMap<u16, u64>>,
@@ -81,22 +80,6 @@ pub struct Restoring {
 }
 
 impl Restoring {
-    /// Of a queue that began with this configuration, its partitions in particular. The rest may
-    /// be as it is now.
-    ///
-    /// # Errors
-    /// When the configuration makes no sense.
-    pub fn new(config: Config) -> Result<Self, BadConfig> {
-        config.check()?;
-        Ok(Self {
-            config,
-            partitions: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            growths: BTreeMap::new(),
-            next_group: 1,
-        })
-    }
-
     /// Takes one change; `position` is where its record is in the log, of a message that was
     /// written again the last one.
     pub fn apply(&mut self, change: &Change, position: u64) {
@@ -156,21 +139,20 @@ impl Restoring {
         self.groups.entry(id).or_default()
     }
 
-    /// The queue. All it has may be delivered; its members have to join again.
-    #[must_use]
-    pub fn finish(mut self, cx: &mut Context<'_>) -> Queue {
+    /// The queue. All it has may be delivered; its members have to join again. It began with the
+    /// partitions of this configuration; the rest may be as it is now.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense.
+    pub fn finish(mut self, config: Config, cx: &mut Context<'_>) -> Result<Queue, BadConfig> {
         let to = self.growths.keys().map(|&(_, to)| to).max().unwrap_or(0);
-        self.config.partitions = self.config.partitions.max(1);
-        let began_with = self.config.partitions;
-        let mut queue = Queue::new(self.config).unwrap_or_else(|bad| {
-            unreachable!("the configuration was checked: {bad:?}");
-        });
-        queue.next_group = self.next_group;
+        let mut queue = Queue::new(config)?;
+        queue.next_group = self.next_group.max(1);
         for ((from, to), before) in &self.growths {
             let before = (0..*from).map(|at| before.get(&at).copied().unwrap_or(0)).collect();
             queue.add_partitions(*to, before);
         }
-        debug_assert_eq!(queue.partitions(), to.max(began_with));
+        debug_assert_eq!(queue.partitions(), to.max(config.partitions));
         self.groups.retain(|_, group| !group.is_removed && group.commit.is_some());
         for group in self.groups.values_mut() {
             group.settled.values_mut().for_each(Ranges::merge);
@@ -185,7 +167,7 @@ impl Restoring {
         queue.lift_bars(cx);
         queue.wake_at = queue.next_deadline();
         queue.store_what_is_too_much(cx);
-        queue
+        Ok(queue)
     }
 
     fn fill(
@@ -196,7 +178,7 @@ impl Restoring {
         cx: &mut Context<'_>,
     ) {
         restored.gone.merge();
-        let is_work = self.config.mode == Mode::Work;
+        let is_work = queue.config.mode == Mode::Work;
         let is_gone = |offset| {
             let by_all = |group: &RestoredGroup| {
                 group.settled.get(&partition).is_some_and(|settled| settled.contains(offset))
@@ -222,7 +204,7 @@ impl Restoring {
             queue.live += 1;
             queue.bytes += u64::from(message.meta.bytes);
             queue.delayed += u32::from(deliver_at.is_some());
-            if self.config.is_compacted {
+            if queue.config.is_compacted {
                 home.note_key(message.key_hash, message.meta.bytes);
                 replaced.extend(home.replace(message.offset));
             }
@@ -270,7 +252,7 @@ impl Restoring {
                 continue;
             }
             lane.claims().failed.insert(id.offset, attempts);
-            if self.config.is_serial {
+            if queue.config.is_serial {
                 // It had its key, and keeps it until it is settled.
                 lane.claims().keys.hold(meta.key, id.offset);
             }

@@ -616,7 +616,7 @@ impl Rig {
         self.durable = end;
         let mut changes: Vec<_> = self.log.iter().flatten().copied().collect();
         shuffle(&mut changes, seed);
-        let mut restoring = Restoring::new(self.config).unwrap();
+        let mut restoring = Restoring::default();
         for (change, position) in &changes {
             restoring.apply(change, *position);
             if seed.is_multiple_of(3) {
@@ -635,7 +635,7 @@ impl Rig {
             actions: &mut self.actions,
             index: &mut self.index,
         };
-        self.queue = restoring.finish(&mut cx);
+        self.queue = restoring.finish(self.config, &mut cx).unwrap();
         self.rebuild(&changes);
         self.absorb();
         self.check_needed();

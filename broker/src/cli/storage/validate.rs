@@ -72,6 +72,7 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
     let sent = in_flight.iter().filter_map(|(_, delivery)| delivery.as_ref());
     all_differ(sent.chain(&queue).map(|delivery| delivery.id), "a message of the session")?;
     let mut session = StoredSession {
+        consumers: Vec::new(),
         sid: number(line.number)?,
         client_id: line.client_id.as_str().into(),
         expiry_s: line.expiry_s,

@@ -5,14 +5,16 @@
 //! them comes first, but for records of one thing, of which the last holds.
 
 mod few;
+mod queues;
 mod reading;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use dunlin_packets::{PacketId, QoS};
+use dunlin_packets::{PacketId, QoS, SubscriptionOptions};
 use dunlin_queue::Time;
+use dunlin_queue::partitioned::{GroupId, Mode, Restoring};
 use dunlin_router::Subscription;
 use dunlin_storage::{Backend, BackendError, Entry, FRAME_HEADER_BYTES, Frames, Log, SegmentInfo};
 
@@ -79,12 +81,61 @@ pub struct StoredSession {
     pub will: Option<Box<StoredWill>>,
     /// What it subscribes to.
     pub subscriptions: Vec<(Box<str>, Subscription)>,
+    /// Queues it consumes.
+    pub consumers: Vec<StoredConsumer>,
     /// QoS 2 publications of its client that have not been released.
     pub received: Vec<PacketId>,
     /// What is in flight to it, in order; without a delivery, it only waits for PUBCOMP.
     pub in_flight: Vec<(PacketId, Option<StoredRef>)>,
     /// What waits for it, in order.
     pub queue: Vec<StoredRef>,
+}
+
+/// A session's subscription to a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredConsumer {
+    /// As it subscribed.
+    pub filter: Box<str>,
+    /// For which group.
+    pub group: Box<str>,
+    /// At which QoS.
+    pub options: SubscriptionOptions,
+    /// The subscription identifier; 0 for none.
+    pub identifier: u32,
+    /// How it settles, and how its cursor moves.
+    pub flags: u8,
+    /// Messages it may have unanswered; 0 for what the queue says.
+    pub prefetch: u32,
+}
+
+/// A partitioned queue.
+#[derive(Debug)]
+pub struct StoredQueue {
+    /// Its number in the log.
+    pub qid: u64,
+    /// Its name.
+    pub name: Box<str>,
+    /// Partitions it began with.
+    pub partitions: u16,
+    /// Work queue or stream.
+    pub mode: Mode,
+    /// Its groups, and perhaps some that are gone.
+    pub groups: Vec<StoredGroup>,
+    /// What is in it.
+    pub restoring: Restoring,
+}
+
+/// A consumer group of a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// Its number.
+    pub group: GroupId,
+    /// Its name.
+    pub name: Box<str>,
+    /// The routing keys it gets; empty for all.
+    pub filter: Box<str>,
+    /// It ends with its only consumer.
+    pub is_temporary: bool,
 }
 
 /// A will.
@@ -141,6 +192,8 @@ pub struct Image {
     pub messages: StoredMessages,
     /// Retained messages, in no order.
     pub retained: Vec<StoredRetained>,
+    /// Partitioned queues, by number.
+    pub queues: Vec<StoredQueue>,
     /// Keys of the hash in messages; `None` in a new log.
     pub keys: Option<[u64; 4]>,
     /// The first numbers that have never been used.
@@ -158,6 +211,8 @@ pub struct ImageShare {
     pub messages: Arc<StoredMessages>,
     /// Its retained messages.
     pub retained: Vec<StoredRetained>,
+    /// Its queues.
+    pub queues: Vec<StoredQueue>,
 }
 
 /// Why a log has no image.
@@ -200,6 +255,11 @@ impl Image {
         }
         for retained in self.retained {
             shares[owner(retained.topic())].retained.push(retained);
+        }
+        for queue in self.queues {
+            // The dead letters of a queue are with it.
+            let name = queue.name.strip_prefix("$dlq/").unwrap_or(&queue.name);
+            shares[owner(name)].queues.push(queue);
         }
         shares
     }

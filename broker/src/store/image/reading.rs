@@ -10,11 +10,15 @@ use dunlin_queue::Time;
 use dunlin_router::Subscription;
 
 use super::few::FewMap;
+use super::queues::ReadingQueues;
 use super::{
-    Image, StoredAt, StoredMessages, StoredRef, StoredRetained, StoredSession, StoredWill,
+    Image, StoredAt, StoredConsumer, StoredMessages, StoredRef, StoredRetained, StoredSession,
+    StoredWill,
 };
 use crate::store::port::Numbers;
-use crate::store::record::{MessageRecord, Record, Records, SessionRecord, Unreadable};
+use crate::store::record::{
+    ConsumerRecord, MessageRecord, Record, Records, SessionRecord, Unreadable,
+};
 
 /// A session while the log is being read.
 #[derive(Debug, Default)]
@@ -22,6 +26,7 @@ struct Draft {
     sid: u64,
     row: Option<Row>,
     subscriptions: FewMap<Box<str>, Subscription>,
+    consumers: Vec<StoredConsumer>,
     refs: FewMap<u64, Terms>,
     flight: Option<Box<Flight>>,
 }
@@ -123,6 +128,7 @@ pub(super) struct Reading {
     retained: HashSet<ByTopic, RandomState>,
     /// Messages that a session was done with before they came.
     done: HashSet<(u64, u64), RandomState>,
+    queues: ReadingQueues,
     keys: Option<[u64; 4]>,
     numbers: Numbers,
     records: u64,
@@ -141,7 +147,11 @@ impl Reading {
                 Record::Keys(keys) => self.keys = Some(keys),
                 Record::SessionEnd { sid } => self.session_end(sid),
                 Record::Done { sid, id } => self.done(sid, id),
-                change => self.session_change(change),
+                Record::Consumer(consumer) => self.consumer(&consumer),
+                other => match self.queues.record(&other, records_at) {
+                    Some(qid) => self.numbers.session = self.numbers.session.max(qid + 1),
+                    None => self.session_change(other),
+                },
             }
         }
         Ok(())
@@ -251,6 +261,20 @@ impl Reading {
         }
     }
 
+    fn consumer(&mut self, record: &ConsumerRecord<'_>) {
+        self.numbers.session = self.numbers.session.max(record.sid + 1);
+        let consumers = &mut self.draft(record.sid).consumers;
+        consumers.retain(|consumer| &*consumer.filter != record.filter);
+        consumers.push(StoredConsumer {
+            filter: record.filter.into(),
+            group: record.group.into(),
+            options: record.options,
+            identifier: record.identifier,
+            flags: record.flags,
+            prefetch: record.prefetch,
+        });
+    }
+
     fn session_change(&mut self, change: Record<'_>) {
         let (Record::Session(SessionRecord { sid, .. })
         | Record::Subscribed { sid, .. }
@@ -273,6 +297,7 @@ impl Reading {
             }
             Record::Unsubscribed { filter, .. } => {
                 draft.subscriptions.remove(filter);
+                draft.consumers.retain(|consumer| &*consumer.filter != filter);
             }
             Record::Sent { packet_id, id, is_exactly_once, .. } => {
                 draft.flight().sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
@@ -331,6 +356,7 @@ impl Reading {
             sessions,
             messages: self.messages,
             retained: self.retained.into_iter().map(|retained| retained.0).collect(),
+            queues: self.queues.finish(),
             keys: self.keys,
             numbers: self.numbers,
             records: self.records,
@@ -371,6 +397,7 @@ fn finish_session(draft: Draft) -> Option<StoredSession> {
         will_at: row.will_at,
         will: row.will,
         subscriptions: draft.subscriptions.into_vec(),
+        consumers: draft.consumers,
         received: received.into_iter().collect(),
         in_flight: in_flight.into_iter().map(|(_, id, delivery)| (id, delivery)).collect(),
         queue: refs.into_vec().into_iter().map(stored_ref).collect(),

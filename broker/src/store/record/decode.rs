@@ -53,6 +53,7 @@ impl<'a> Reader<'a> {
             SESSION => Record::Session(self.session()?),
             RETAINED_GONE => Record::RetainedGone { topic: self.text()? },
             KEYS => Record::Keys([self.u64()?, self.u64()?, self.u64()?, self.u64()?]),
+            kind if kind >= queue::QUEUE => queue::decode(kind, self, frame_len)?,
             _ => self.session_change(kind)?,
         })
     }
@@ -141,22 +142,22 @@ impl<'a> Reader<'a> {
         Ok(Ref { sid, qos: qos(flags)?, retain: flags & RETAIN != 0, identifiers })
     }
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Unreadable> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Unreadable> {
         let (head, tail) = self.rest.split_at_checked(len).ok_or(Unreadable)?;
         self.rest = tail;
         Ok(head)
     }
 
-    fn byte(&mut self) -> Result<u8, Unreadable> {
+    pub(super) fn byte(&mut self) -> Result<u8, Unreadable> {
         self.take(1).map(|bytes| bytes[0])
     }
 
-    fn u64(&mut self) -> Result<u64, Unreadable> {
+    pub(super) fn u64(&mut self) -> Result<u64, Unreadable> {
         let bytes = self.take(8)?;
         Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| Unreadable)?))
     }
 
-    fn varint(&mut self) -> Result<u64, Unreadable> {
+    pub(super) fn varint(&mut self) -> Result<u64, Unreadable> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -168,8 +169,17 @@ impl<'a> Reader<'a> {
         Err(Unreadable)
     }
 
-    fn number(&mut self) -> Result<u32, Unreadable> {
+    pub(super) fn number(&mut self) -> Result<u32, Unreadable> {
         u32::try_from(self.varint()?).map_err(|_| Unreadable)
+    }
+
+    pub(super) fn short(&mut self) -> Result<u16, Unreadable> {
+        u16::try_from(self.varint()?).map_err(|_| Unreadable)
+    }
+
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     fn packet_id(&mut self) -> Result<PacketId, Unreadable> {
@@ -177,12 +187,12 @@ impl<'a> Reader<'a> {
         PacketId::new(number).ok_or(Unreadable)
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Unreadable> {
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Unreadable> {
         let len = self.number()?;
         self.take(len as usize)
     }
 
-    fn text(&mut self) -> Result<&'a str, Unreadable> {
+    pub(super) fn text(&mut self) -> Result<&'a str, Unreadable> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Unreadable)
     }
 }

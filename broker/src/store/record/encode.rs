@@ -42,6 +42,7 @@ impl Record<'_> {
                 out.push(KEYS);
                 keys.iter().for_each(|key| out.extend_from_slice(&key.to_le_bytes()));
             }
+            _ => return queue::encode(self, out),
         }
         out.len()
     }
@@ -110,12 +111,12 @@ pub fn put_ref(sid: u64, qos: QoS, retain: bool, identifiers: &[u32], out: &mut 
     }
 }
 
-fn put_numbers(kind: u8, numbers: &[u64], out: &mut Vec<u8>) {
+pub(super) fn put_numbers(kind: u8, numbers: &[u64], out: &mut Vec<u8>) {
     out.push(kind);
     numbers.iter().for_each(|&number| put_varint(number, out));
 }
 
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -123,7 +124,7 @@ fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     put_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }

@@ -7,12 +7,15 @@
 
 mod decode;
 mod encode;
+mod queue;
 
 use dunlin_packets::{PacketId, QoS, SubscriptionOptions};
 use dunlin_queue::Time;
+use dunlin_queue::partitioned::{Change, GroupId};
 
 pub use decode::Records;
 pub use encode::put_ref;
+pub use queue::{ConsumerRecord, QueueChunkRecord, QueueContent, QueueMessageRecord, QueueRecord};
 
 /// A record that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +107,39 @@ pub enum Record<'a> {
     },
     /// The keys of the hash that is stored with messages.
     Keys([u64; 4]),
+    /// A partitioned queue.
+    Queue(QueueRecord<'a>),
+    /// The queue has ended: nothing of it is left.
+    QueueEnd {
+        /// Which.
+        qid: u64,
+    },
+    /// What a consumer group of a queue is called.
+    QueueGroup {
+        /// Which queue.
+        qid: u64,
+        /// The group's number.
+        group: GroupId,
+        /// Its name.
+        name: &'a str,
+        /// The routing keys it gets; empty for all.
+        filter: &'a str,
+        /// It ends with its only consumer.
+        is_temporary: bool,
+    },
+    /// A message of a queue.
+    QueueMessage(QueueMessageRecord<'a>),
+    /// Anything else that a queue has to know after a crash.
+    QueueChange {
+        /// Which queue.
+        qid: u64,
+        /// Never [`Change::Enqueued`], which is a record of its own.
+        change: Change,
+    },
+    /// A piece of a queue's index.
+    QueueChunk(QueueChunkRecord<'a>),
+    /// A session consumes a queue.
+    Consumer(ConsumerRecord<'a>),
 }
 
 /// A message. Its bytes, with their checksum before them, can be read on their own: their place in

@@ -120,9 +120,8 @@ impl<T: Transport> Worker<T> {
     }
 
     pub(super) fn bury_again(&mut self, key: QueueKey) {
-        let (now, later) = std::mem::take(&mut self.queues.unburied)
-            .into_iter()
-            .partition(|(of, _)| *of == key);
+        let (now, later) =
+            std::mem::take(&mut self.queues.unburied).into_iter().partition(|(of, _)| *of == key);
         self.queues.unburied = later;
         let now: Vec<_> = now;
         for (key, dead) in now {

@@ -2,7 +2,9 @@
 
 use dunlin_packets::Properties;
 use dunlin_queue::partitioned::{Delivery, GroupId, MemberId, MessageId, Mode};
-use dunlin_queue::{DropReason, Entry, Identifiers, Message, MessageRef, OverflowPolicy, QueueLimits};
+use dunlin_queue::{
+    DropReason, Entry, Identifiers, Message, MessageRef, OverflowPolicy, QueueLimits,
+};
 use dunlin_session::{Answer as ClientAnswer, Context};
 
 use super::contents::Content;

@@ -152,14 +152,13 @@ impl<T: Transport> Worker<T> {
         encoded: &[u8],
         is_durable: bool,
     ) -> Receipt {
-        let enqueued = self.queues.changes.iter().find_map(|change| match *change {
-            Change::Enqueued { id: of, at, key_hash, priority, expiry_s, deliver_at, .. }
-                if of == id =>
-            {
-                Some((at, key_hash, priority, expiry_s, deliver_at))
-            }
-            _ => None,
-        });
+        let enqueued =
+            self.queues.changes.iter().find_map(|change| match *change {
+                Change::Enqueued {
+                    id: of, at, key_hash, priority, expiry_s, deliver_at, ..
+                } if of == id => Some((at, key_hash, priority, expiry_s, deliver_at)),
+                _ => None,
+            });
         if let Some(journal) = self.journal.as_mut().filter(|_| is_durable)
             && let Some((at, key_hash, priority, expiry_s, deliver_at)) = enqueued
         {

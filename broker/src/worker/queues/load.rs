@@ -1,8 +1,8 @@
 //! Messages and pieces of the index that are on disk only are read back.
 
+use dunlin_packets::{Properties, QoS};
 use dunlin_queue::partitioned::{DeadReason, GroupId, Located, MemberId, MessageId};
 use dunlin_queue::{MessageFields, MessageRef};
-use dunlin_packets::{Properties, QoS};
 
 use super::QueueKey;
 use super::contents::Content;
@@ -169,7 +169,8 @@ impl<T: Transport> Worker<T> {
             Loading::Delivery(group, member, id) => {
                 let slot = self.queues.get_mut(key);
                 let known = slot.and_then(|slot| slot.members.get_mut(&(group, member)));
-                let waiting = known.and_then(|it| it.waiting.iter_mut().find(|it| it.delivery.id == id));
+                let waiting =
+                    known.and_then(|it| it.waiting.iter_mut().find(|it| it.delivery.id == id));
                 if let Some(waiting) = waiting {
                     waiting.is_asked = false;
                 }
@@ -185,7 +186,8 @@ impl<T: Transport> Worker<T> {
             Loading::Delivery(group, member, id) => {
                 let slot = self.queues.get_mut(key);
                 let known = slot.and_then(|slot| slot.members.get_mut(&(group, member)));
-                let waiting = known.and_then(|it| it.waiting.iter_mut().find(|it| it.delivery.id == id));
+                let waiting =
+                    known.and_then(|it| it.waiting.iter_mut().find(|it| it.delivery.id == id));
                 match waiting {
                     Some(waiting) => {
                         waiting.content = Some(content);

@@ -10,9 +10,7 @@ use dunlin_router::{QueueId, Subscription, Target};
 use dunlin_session::Answer as ClientAnswer;
 
 use super::consume::{QueueJoin, QueueLeave, is_dead};
-use super::{
-    GroupSlot, Member, MemberTerms, QueueAnswer, QueueKey, QueueSlot, Queues, Refusal,
-};
+use super::{GroupSlot, Member, MemberTerms, QueueAnswer, QueueKey, QueueSlot, Queues, Refusal};
 use crate::queues::{QueueConfig, QueueName};
 use crate::store::record::Record;
 use crate::worker::mail::Mail;
@@ -154,9 +152,10 @@ impl<T: Transport> Worker<T> {
             }
             None => self.create_group(key, join)?,
         };
-        let known = self.queues.get(key).and_then(|slot| {
-            slot.by_session.get(&(join.session, group)).copied()
-        });
+        let known = self
+            .queues
+            .get(key)
+            .and_then(|slot| slot.by_session.get(&(join.session, group)).copied());
         if let Some(member) = known {
             // On new terms, from here on.
             if let Some(slot) = self.queues.get_mut(key)
@@ -298,7 +297,8 @@ impl<T: Transport> Worker<T> {
         let gone: Vec<GroupId> = gone.map(|group| group.id).collect();
         for group in gone {
             let slot = self.queues.get(key);
-            let name = slot.and_then(|slot| Some((slot.name.clone(), slot.group(group)?.name.clone())));
+            let name =
+                slot.and_then(|slot| Some((slot.name.clone(), slot.group(group)?.name.clone())));
             if let Some((queue, group)) = name {
                 tracing::warn!(%queue, %group, "a group without consumers was removed");
             }

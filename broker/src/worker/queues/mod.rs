@@ -46,10 +46,9 @@ use slab::Slab;
 pub use consume::{QueueJoin, QueueLeave};
 pub use deliver::{QueueAnswer, QueueDeliver};
 pub use publish::QueuePublish;
-pub use verbs::QueueVerb;
 
 pub(super) use consume::Consumer;
-use contents::{Content, Contents};
+use contents::Contents;
 use deliver::{Outgoing, Waiting};
 use load::{Dead, Load};
 use open_acks::OpenAcks;
@@ -71,7 +70,7 @@ pub(super) struct QueueKey {
 
 /// Why something a client asked of a queue is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub struct Refusal {
     pub(super) code: ReasonCode,
     /// For the reason string.
     pub(super) reason: &'static str,
@@ -93,6 +92,16 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// As a SUBACK says it.
+    pub(super) fn suback_code(self) -> ReasonCode {
+        match self.code {
+            ReasonCode::TopicNameInvalid => ReasonCode::TopicFilterInvalid,
+            code => code,
+        }
+    }
+}
+
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         let (code, reason) = match refused {
@@ -106,9 +115,10 @@ impl From<Refused> for Refusal {
                 (ReasonCode::NotAuthorized, "group-id is no group of this queue")
             }
             Refused::UnknownMember => (ReasonCode::NotAuthorized, "not a consumer of this group"),
-            Refused::NotLeased => {
-                (ReasonCode::NotAuthorized, "the message is not leased: settled, or its time is over")
-            }
+            Refused::NotLeased => (
+                ReasonCode::NotAuthorized,
+                "the message is not leased: settled, or its time is over",
+            ),
             Refused::LeasedToAnother => {
                 (ReasonCode::NotAuthorized, "the message is leased to another consumer")
             }

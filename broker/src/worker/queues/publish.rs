@@ -127,11 +127,7 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Does what a publication to a queue at home here asks for.
-    fn publish_here(
-        &mut self,
-        message: MessageRef,
-        asker: &Asker,
-    ) -> Result<Receipt, Refusal> {
+    fn publish_here(&mut self, message: MessageRef, asker: &Asker) -> Result<Receipt, Refusal> {
         let topic = self.pool.get(&message).topic();
         let result = match publish_to(topic) {
             Some(Ok(PublishTo::Message { .. })) => self.enqueue_published(message),
@@ -154,12 +150,7 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Tells the worker of the publisher.
-    fn answer_publish(
-        &mut self,
-        to: usize,
-        asker: &Asker,
-        result: Result<Receipt, Refusal>,
-    ) {
+    fn answer_publish(&mut self, to: usize, asker: &Asker, result: Result<Receipt, Refusal>) {
         let Some(number) = asker.number else { return };
         let refusal = result.err();
         let Receipt { is_recorded, must_sync } = result.unwrap_or_default();

@@ -97,8 +97,10 @@ impl<T: Transport> Worker<T> {
             slot.counted_drops = drops;
             self.counters.drop_many(DropReason::QueueRetention, count);
         }
-        let deadline = slot.queue.deadline().max(now);
-        if deadline < slot.timer_at {
+        if let Some(deadline) = slot.queue.deadline()
+            && deadline.max(now) < slot.timer_at
+        {
+            let deadline = deadline.max(now);
             slot.timer_at = self.timers.add(deadline, Timer::Queue(key));
         }
     }
@@ -111,7 +113,8 @@ impl<T: Transport> Worker<T> {
         let QueueSlot { contents, queue, .. } = slot;
         let Some(contents) = contents.get_mut(usize::from(partition)) else { return };
         for offset in contents.clip(from, to) {
-            if contents.get(offset).is_some() && !queue.is_needed(MessageId { partition, offset })
+            if contents.get(offset).is_some()
+                && !queue.is_needed(MessageId { partition, offset })
                 && let Some(content) = contents.take(offset)
             {
                 *cached_bytes = cached_bytes.saturating_sub(pool.get(&content.message).len());

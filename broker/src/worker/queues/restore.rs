@@ -1,6 +1,5 @@
 //! Queues as the log has them, made again at the start.
 
-
 use super::{GroupSlot, QueueKey};
 use crate::store::StoredQueue;
 use crate::worker::{Transport, Worker};

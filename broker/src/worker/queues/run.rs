@@ -95,7 +95,12 @@ impl<T: Transport> Worker<T> {
         let members: Vec<_> = match slot.queue.config().member_timeout_ms {
             0 => Vec::new(),
             // Who has nothing owes no answer.
-            _ => slot.members.iter().filter(|(_, it)| it.unanswered == 0).map(|(&id, _)| id).collect(),
+            _ => slot
+                .members
+                .iter()
+                .filter(|(_, it)| it.unanswered == 0)
+                .map(|(&id, _)| id)
+                .collect(),
         };
         let now = self.now;
         self.with_queue(key, |queue, cx| {
@@ -117,8 +122,7 @@ impl<T: Transport> Worker<T> {
             let declared = &self.shared.settings.queues.declared;
             let Some(slot) = self.queues.get_mut(key) else { continue };
             let is_declared = declared.iter().any(|(name, _)| **name == *slot.name);
-            let is_used =
-                is_declared || slot.queue.depth() > 0 || !slot.groups.is_empty();
+            let is_used = is_declared || slot.queue.depth() > 0 || !slot.groups.is_empty();
             slot.idle_looks = if is_used { 0 } else { slot.idle_looks + 1 };
             if slot.idle_looks >= IDLE_LOOKS {
                 self.remove_queue(key);

@@ -38,21 +38,18 @@ impl<T: Transport> Worker<T> {
         let key = key.ok_or(Refusal::bad_topic("there is no such queue"))?;
         let slot = self.queues.get(key);
         let group = slot.and_then(|slot| slot.find_group(terms.group)).map(|group| group.id);
-        let group = group.ok_or(Refusal::from(
-            dunlin_queue::partitioned::Refused::UnknownGroup,
-        ))?;
-        let member = slot.zip(session).and_then(|(slot, session)| {
-            slot.by_session.get(&(session, group)).copied()
-        });
-        let member = member.ok_or(Refusal::from(
-            dunlin_queue::partitioned::Refused::UnknownMember,
-        ))?;
+        let group = group.ok_or(Refusal::from(dunlin_queue::partitioned::Refused::UnknownGroup))?;
+        let member = slot
+            .zip(session)
+            .and_then(|(slot, session)| slot.by_session.get(&(session, group)).copied());
+        let member =
+            member.ok_or(Refusal::from(dunlin_queue::partitioned::Refused::UnknownMember))?;
         let (id, delay_ms) = (terms.message, terms.delay_ms);
         let reason: Option<Box<str>> = terms.reason.map(Into::into);
-        self.settle(key, group, member, (verb, id, delay_ms, reason))
+        self.settle_message(key, group, member, (verb, id, delay_ms, reason))
     }
 
-    fn settle(
+    fn settle_message(
         &mut self,
         key: QueueKey,
         group: GroupId,
