@@ -1,0 +1,299 @@
+//! Partitioned queues over crashes, and on disk.
+
+use std::collections::BTreeSet;
+
+use dunlin::worker::{Level, Settings};
+use dunlin_packets::Property;
+use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk, Subscribing, puback};
+
+use crate::queues::{
+    consumer, consumer_of, heads, publish, user_property, verb, with_options, with_queue,
+};
+
+fn durable(workers: usize, settings: Settings) -> Sim {
+    Sim::with_disk(workers, settings, SimDisk::default(), 7)
+}
+
+fn after_power_cut(sim: Sim, workers: usize, settings: Settings) -> Sim {
+    Sim::with_disk(workers, settings, sim.crash(1), 7)
+}
+
+const GROUP: &[(&str, &str)] = &[("consumer-group", "g")];
+const AUTO: &[(&str, &str)] = &[("consumer-group", "g"), ("settle", "auto")];
+
+/// Acknowledges whatever has come, again and again, and says which payloads that were.
+fn drain(sim: &mut Sim, consumer: &Client, mut came: Vec<String>) -> Vec<String> {
+    let mut payloads = Vec::new();
+    while !came.is_empty() {
+        for text in came {
+            payloads.push(text.split('"').nth(1).unwrap_or_default().to_owned());
+            let id = text.split("id=").nth(1).and_then(|rest| rest.split(' ').next());
+            consumer.write(puback(id.and_then(|id| id.parse().ok()).expect("an identifier")));
+        }
+        sim.run();
+        came = consumer.take();
+    }
+    payloads
+}
+
+#[test]
+fn what_a_queue_has_acknowledged_outlives_a_power_cut() {
+    for workers in [1, 3] {
+        let mut sim = durable(workers, Settings::default());
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for id in 1..=20 {
+            let publishing = Publishing::q1("$queue/jobs/k", "x", id)
+                .with(Property::UserProperty("number", "7"))
+                .with(Property::MessageExpiryInterval(500));
+            publisher.send(&mut sim, publishing.v5());
+        }
+        assert_eq!(publisher.take().len(), 20);
+        let mut sim = after_power_cut(sim, workers, Settings::default());
+        let (_worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", GROUP);
+        assert_eq!(came.len(), 20);
+        assert!(came[0].contains("UserProperty(\"number\", \"7\")"), "{came:?}");
+        assert!(came[0].contains("MessageExpiryInterval("), "{came:?}");
+        let offsets: Vec<_> = came.iter().map(|text| user_property(text, "offset")).collect();
+        assert_eq!(offsets, (0..20).map(|offset| offset.to_string()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn nobody_gets_from_a_queue_what_a_crash_could_take_back() {
+    let mut sim = durable(1, Settings::default());
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.write(Publishing::q1("$queue/jobs/k", "x", 1).v5());
+    sim.run_workers();
+    assert!(worker.take().is_empty() && publisher.take().is_empty());
+    sim.run();
+    assert_eq!((worker.take().len(), publisher.take().len()), (1, 1));
+}
+
+#[test]
+fn what_was_settled_and_confirmed_does_not_come_again_after_a_power_cut() {
+    for workers in [1, 3] {
+        let mut sim = durable(workers, Settings::default());
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+        for id in 1..=4 {
+            publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id);
+        }
+        let came = worker.take();
+        let id_of = |at: usize| user_property(&came[at], "message-id");
+        for (at, name) in [(1, "$ack"), (2, "$nack"), (3, "$reject")] {
+            let id = id_of(at);
+            let topic = format!("$queue/jobs/{name}");
+            let properties = [("message-id", &id[..]), ("group-id", "g")];
+            assert_eq!(verb(&mut sim, &worker, &topic, &properties), "PUBACK 9");
+        }
+        let mut sim = after_power_cut(sim, workers, Settings::default());
+        let (_worker, mut came) = consumer_of(&mut sim, "w", "$queue/jobs", GROUP);
+        came.sort();
+        let came: Vec<_> = came
+            .iter()
+            .map(|text| {
+                (text.split('"').nth(1).unwrap_or_default(), user_property(text, "attempt"))
+            })
+            .collect();
+        let one = ("1", "1".to_owned());
+        assert_eq!(came, [one, ("3", "2".to_owned())]);
+        let (_doctor, letters) = consumer_of(&mut sim, "d", "$dlq/jobs", &[]);
+        assert_eq!(letters.len(), 1);
+        assert!(letters[0].starts_with("PUBLISH $dlq/jobs/k \"4\""), "{letters:?}");
+    }
+}
+
+#[test]
+fn a_qos_2_publication_is_in_the_queue_once_whenever_the_power_goes() {
+    for steps in 0..6 {
+        let mut sim = durable(3, Settings::default());
+        let connecting = Connecting::v5("p").resume().expiry(1000);
+        let publisher = Client::online(&mut sim, &connecting);
+        publisher.write(Publishing::q2("$queue/jobs/k", "x", 1).v5());
+        for _ in 0..steps {
+            sim.run_workers();
+            sim.run_storage_step();
+        }
+        let mut sim = after_power_cut(sim, 3, Settings::default());
+        let publisher = Client::connect(&mut sim, &connecting);
+        publisher.send(&mut sim, Publishing::q2("$queue/jobs/k", "x", 1).dup().v5());
+        assert!(publisher.take().contains(&"PUBREC 1".to_owned()));
+        let (_worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", GROUP);
+        assert_eq!(came.len(), 1, "{steps} steps");
+    }
+}
+
+#[test]
+fn a_session_that_outlives_a_crash_goes_on_consuming() {
+    let mut sim = durable(2, Settings::default());
+    let connecting = Connecting::v5("w").resume().expiry(1000);
+    let worker = Client::online(&mut sim, &connecting);
+    let subscribing = Subscribing::to("$queue/jobs", 1)
+        .identifier(5)
+        .with(Property::UserProperty("consumer-group", "g"))
+        .with(Property::UserProperty("prefetch", "2"));
+    worker.send(&mut sim, subscribing.v5());
+    assert_eq!(worker.take(), ["SUBACK 1 [01]"]);
+    let mut sim = after_power_cut(sim, 2, Settings::default());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for id in 1..=3 {
+        publish(&mut sim, &publisher, "$queue/jobs/k", "x", id);
+    }
+    let worker = Client::connect(&mut sim, &connecting);
+    let came = worker.take();
+    assert_eq!(came.len(), 1 + 2, "{came:?}");
+    assert!(came[1].contains("SubscriptionIdentifier(5)"), "{came:?}");
+    assert_eq!(user_property(&came[1], "group-id"), "g");
+    worker.send(&mut sim, dunlin_tests::unsubscribe(2, &["$queue/jobs"]));
+    assert_eq!(worker.take(), ["UNSUBACK 2 [00]"]);
+    let mut sim = after_power_cut(sim, 2, Settings::default());
+    let worker = Client::connect(&mut sim, &connecting);
+    assert_eq!(worker.take().len(), 1, "it has unsubscribed");
+}
+
+#[test]
+fn a_streams_cursor_outlives_a_power_cut() {
+    let settings = with_queue("log mode=stream partitions=1");
+    let mut sim = durable(2, settings.clone());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let reader = consumer(&mut sim, "r", "$queue/log", GROUP);
+    for id in 1..=5 {
+        publish(&mut sim, &publisher, "$queue/log/k", &id.to_string(), id);
+    }
+    assert_eq!(reader.take().len(), 5);
+    (1..=3).for_each(|id| reader.send(&mut sim, puback(id)));
+    let mut sim = after_power_cut(sim, 2, settings);
+    let (_reader, came) = consumer_of(&mut sim, "r", "$queue/log", GROUP);
+    assert_eq!(came.len(), 2);
+    assert!(came[0].contains("\"4\""), "{came:?}");
+}
+
+#[test]
+fn a_queue_that_memory_has_no_room_for_is_read_from_disk_in_order() {
+    let options = [
+        ("durability.memory_per_worker", "0"),
+        ("queues.index_per_worker", "0"),
+        ("queues.declare", "jobs partitions=2 prefetch=50"),
+    ];
+    let settings = with_options(&options);
+    for crashes in [false, true] {
+        let mut sim = durable(2, settings.clone());
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for number in 0..3000_u32 {
+            let id = (number % 60_000) as u16 + 1;
+            publish(&mut sim, &publisher, "$queue/jobs/k", &number.to_string(), id);
+        }
+        assert_eq!(publisher.take().len(), 3000);
+        if crashes {
+            sim = after_power_cut(sim, 2, settings.clone());
+        }
+        let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+        let payloads = drain(&mut sim, &worker, came);
+        assert_eq!(payloads, (0..3000).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_log_gives_space_back_while_a_queue_keeps_some_messages() {
+    for index in ["64MiB", "0"] {
+        let options = [
+            ("queues.index_per_worker", index),
+            ("durability.memory_per_worker", "0"),
+            ("queues.declare", "jobs partitions=1 prefetch=10000"),
+        ];
+        let settings = with_options(&options);
+        let mut sim = durable(2, settings.clone());
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let keeper = consumer(&mut sim, "keeper", "$queue/jobs", GROUP);
+        let mut kept = BTreeSet::new();
+        for number in 0..6000_u32 {
+            let id = (number % 60_000) as u16 + 1;
+            publish(&mut sim, &publisher, "$queue/jobs/k", &format!("{number:0100}"), id);
+            let came = keeper.take();
+            for text in &came {
+                let id = text.split("id=").nth(1).and_then(|rest| rest.split(' ').next());
+                keeper.write(puback(id.and_then(|id| id.parse().ok()).expect("an identifier")));
+                let payload = text.split('"').nth(1).unwrap_or_default().to_owned();
+                if number % 100 == 0 {
+                    kept.insert(payload);
+                    continue;
+                }
+                let id = user_property(text, "message-id");
+                let ack = Publishing::q0("$queue/jobs/$ack", "")
+                    .with(Property::UserProperty("message-id", &id))
+                    .with(Property::UserProperty("group-id", "g"));
+                keeper.write(ack.v5());
+            }
+            sim.run();
+        }
+        let removed = sim.log().figures.removed.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(removed > 0, "nothing was given back");
+        let mut sim = after_power_cut(sim, 2, settings);
+        let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+        let payloads = drain(&mut sim, &worker, came);
+        assert!(payloads.len() < 100, "{}", payloads.len());
+        let payloads: BTreeSet<_> = payloads.into_iter().collect();
+        assert!(payloads.is_superset(&kept), "{} of {}", payloads.len(), kept.len());
+    }
+}
+
+#[test]
+fn a_full_log_refuses_what_a_queue_would_have_to_keep() {
+    let mut sim = durable(2, Settings::default());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", AUTO);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    let _ = (publisher.take(), worker.take());
+    worker.send(&mut sim, puback(1));
+    let bytes = sim.disk().bytes() as usize;
+    sim.disk().limit_capacity(bytes);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "y", 2);
+    assert!(publisher.take().is_empty(), "it is not safe, so it is not acknowledged");
+    let other = Client::online(&mut sim, &Connecting::v5("o"));
+    publish(&mut sim, &other, "$queue/jobs/k", "refused", 1);
+    let answer = other.take().pop().unwrap_or_default();
+    assert!(answer.starts_with("PUBACK 1 QuotaExceeded [ReasonString"), "{answer}");
+    sim.disk().unlimited();
+    sim.advance_s(1);
+    assert_eq!(publisher.take(), ["PUBACK 2"]);
+    assert_eq!(heads(&worker), ["PUBLISH $queue/jobs/k \"y\""]);
+}
+
+#[test]
+fn a_queue_at_level_memory_leaves_nothing_in_the_log() {
+    let settings = with_queue("jobs level=memory");
+    let mut sim = durable(2, settings.clone());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let before = sim.log().reserved();
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    assert_eq!(publisher.take(), ["PUBACK 1"]);
+    let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+    assert_eq!(came.len(), 1);
+    worker.send(&mut sim, puback(1));
+    let written = sim.log().reserved() - before;
+    assert!(written < 200, "{written} bytes: frames for acknowledgements, and no message");
+    assert_eq!(Level::Memory.name(), "memory");
+}
+
+#[test]
+fn capture_is_part_of_the_publishers_acknowledgement_unless_it_is_not_to_be() {
+    for (declaration, expected) in [
+        ("m capture=m/#", "PUBACK 2 QuotaExceeded"),
+        ("m capture=m/# capture_ack=false", "PUBACK 2"),
+    ] {
+        let declaration = format!("{declaration} messages=1");
+        for workers in [1, 3] {
+            let mut sim = durable(workers, with_queue(&declaration));
+            let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+            publish(&mut sim, &publisher, "m/1", "x", 1);
+            assert_eq!(publisher.take(), ["PUBACK 1"]);
+            publish(&mut sim, &publisher, "m/1", "y", 2);
+            let answer = publisher.take().pop().unwrap_or_default();
+            assert!(answer.starts_with(expected), "{declaration}: {answer}");
+            let mut sim = after_power_cut(sim, workers, with_queue(&declaration));
+            let (_worker, came) = consumer_of(&mut sim, "w", "$queue/m", GROUP);
+            assert_eq!(came.len(), 1);
+        }
+    }
+}
