@@ -822,6 +822,7 @@ impl Random {
             delay_s: self.below(1 << 32) as u32,
         });
         StoredSession {
+            consumers: Vec::new(),
             sid,
             client_id: format!("{sid}{}", self.text()).into(),
             expiry_s: self.below(1 << 32) as u32,

@@ -193,8 +193,8 @@ impl MessagePool {
         self.count_in(index)
     }
 
-    /// Makes a message with the payload of another one, and its expiry, under another topic and with
-    /// other properties; with one share.
+    /// Makes a message with the payload of another one, and its expiry, under another topic and
+    /// with other properties; with one share.
     pub fn derive(
         &mut self,
         payload_of: &MessageRef,

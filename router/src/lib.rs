@@ -17,12 +17,12 @@ mod filter_map;
 mod group;
 mod retained;
 mod subscriptions;
+mod target;
 mod trie;
 
 pub use epoch::{EPOCH_SLOTS, Epochs, TopicSlots, filter_slot};
 pub use filter_map::{FilterId, FilterMap, MatchScratch};
 pub use group::{GroupId, Member, ShareGroups, Strategy};
 pub use retained::RetainedIndex;
-pub use subscriptions::{
-    Added, Match, QueueId, Remote, Route, SubscriberId, Subscription, Subscriptions, Target,
-};
+pub use subscriptions::{Added, Match, Remote, Route, Subscription, Subscriptions};
+pub use target::{QueueId, SubscriberId, Target};

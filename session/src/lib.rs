@@ -28,6 +28,7 @@
 
 mod alias;
 mod alike;
+mod answers;
 mod changes;
 mod grant;
 mod inbound;

@@ -8,7 +8,10 @@ use dunlin_router::Subscription;
 use dunlin_session::Offer;
 
 use super::conn::{ConnId, Peer};
-use super::queues::{QueueAnswer, QueueDeliver, QueueJoin, QueueLeave, QueuePublish, Refusal};
+use super::queues::{
+    QueueAnswer, QueueAnswered, QueueDeliver, QueueJoin, QueueJoined, QueueLeave, QueuePublish,
+    Refusal,
+};
 use super::sessions::SessionKey;
 use super::{Transport, Worker};
 use crate::store::{Chunk, Loaded};
@@ -85,25 +88,11 @@ pub enum Mail<L> {
     /// A publication to a queue at home with the receiver.
     QueuePublish(Box<QueuePublish>),
     /// What a queue's home has to say to a publication, where there is no log.
-    QueueAnswered {
-        /// The connection that waits.
-        conn: ConnId,
-        /// For which of its publications.
-        number: u64,
-        /// Why not, if so.
-        refusal: Option<Refusal>,
-    },
+    QueueAnswered(QueueAnswered),
     /// A session of the sender consumes a queue of the receiver, or comes back.
     QueueJoin(Box<QueueJoin>),
     /// The queue has taken it, or not.
-    QueueJoined {
-        /// Which SUBACK waits.
-        ticket: u64,
-        /// For which of its codes.
-        at: u16,
-        /// Why not, if so.
-        refusal: Option<Refusal>,
-    },
+    QueueJoined(QueueJoined),
     /// A session consumes a queue no longer, or has gone offline.
     QueueLeave(Box<QueueLeave>),
     /// A delivery from a queue to a session of the receiver.
@@ -390,11 +379,9 @@ impl<T: Transport> Worker<T> {
             Mail::Resume(conn) => self.resume(conn),
             Mail::Quiet => self.shutdown.on_quiet(),
             Mail::Shutdown => self.begin_shutdown(),
-            Mail::QueueAnswered { conn, number, refusal } => {
-                self.on_queue_answered(conn, number, refusal);
-            }
+            Mail::QueueAnswered(answered) => self.on_queue_answered(answered),
             Mail::QueueJoin(join) => self.on_queue_join(from, &join),
-            Mail::QueueJoined { ticket, at, refusal } => self.settle_suback(ticket, at, refusal),
+            Mail::QueueJoined(joined) => self.settle_suback(joined),
             Mail::QueueLeave(leave) => self.on_queue_leave(&leave),
             Mail::Publish { .. }
             | Mail::Retain { .. }

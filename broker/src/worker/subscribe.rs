@@ -9,7 +9,7 @@ use dunlin_session::grant;
 use slab::Slab;
 
 use super::conn::ConnId;
-use super::queues::Refusal;
+use super::queues::{QueueJoined, Refusal};
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::queues::{ConsumerTerms, Malformed, SubscribeTo, subscribe_to};
@@ -218,7 +218,8 @@ impl<T: Transport> Worker<T> {
     }
 
     /// The home of a queue has taken a consumer, or not.
-    pub(super) fn settle_suback(&mut self, ticket: u64, at: u16, refusal: Option<Refusal>) {
+    pub(super) fn settle_suback(&mut self, joined: QueueJoined) {
+        let QueueJoined { ticket, at, refusal } = joined;
         let Some(pending) = self.pending_subacks.get_mut(ticket) else { return };
         pending.waiting -= 1;
         let place = pending.queues.iter().position(|(of, _)| *of == at);

@@ -19,6 +19,7 @@ mod chunk;
 mod claims;
 mod config;
 mod consume;
+mod dying;
 mod group;
 mod groups;
 mod index;

@@ -5,8 +5,21 @@ use std::collections::HashMap;
 use ahash::RandomState;
 use dunlin_queue::partitioned::{GroupId, Mode, Restoring};
 
-use super::{StoredGroup, StoredQueue};
-use crate::store::record::{QueueRecord, Record};
+use super::{StoredConsumer, StoredGroup, StoredQueue};
+use crate::store::record::{ConsumerRecord, QueueRecord, Record};
+
+impl From<&ConsumerRecord<'_>> for StoredConsumer {
+    fn from(record: &ConsumerRecord<'_>) -> Self {
+        Self {
+            filter: record.filter.into(),
+            group: record.group.into(),
+            options: record.options,
+            identifier: record.identifier,
+            flags: record.flags,
+            prefetch: record.prefetch,
+        }
+    }
+}
 
 /// A queue while the log is being read.
 #[derive(Debug, Default)]

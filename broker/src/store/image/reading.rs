@@ -168,7 +168,6 @@ impl Reading {
             if !self.done.is_empty() && self.done.remove(&(delivery.sid, record.id)) {
                 continue;
             }
-            self.numbers.session = self.numbers.session.max(delivery.sid + 1);
             let terms = (delivery.qos, delivery.retain, delivery.identifiers.into_boxed_slice());
             let draft = self.draft(delivery.sid);
             refs += u32::from(draft.refs.insert(record.id, terms).is_none());
@@ -210,6 +209,7 @@ impl Reading {
 
     /// The session of that number; a new one if it has not been heard of.
     fn draft(&mut self, sid: u64) -> &mut Draft {
+        self.numbers.session = self.numbers.session.max(sid + 1);
         let place = match self.last {
             Some((last, place)) if last == sid => place,
             _ => {
@@ -262,17 +262,9 @@ impl Reading {
     }
 
     fn consumer(&mut self, record: &ConsumerRecord<'_>) {
-        self.numbers.session = self.numbers.session.max(record.sid + 1);
         let consumers = &mut self.draft(record.sid).consumers;
         consumers.retain(|consumer| &*consumer.filter != record.filter);
-        consumers.push(StoredConsumer {
-            filter: record.filter.into(),
-            group: record.group.into(),
-            options: record.options,
-            identifier: record.identifier,
-            flags: record.flags,
-            prefetch: record.prefetch,
-        });
+        consumers.push(record.into());
     }
 
     fn session_change(&mut self, change: Record<'_>) {
@@ -287,7 +279,6 @@ impl Reading {
         else {
             return;
         };
-        self.numbers.session = self.numbers.session.max(sid + 1);
         let stamp = self.records;
         let draft = self.draft(sid);
         match change {

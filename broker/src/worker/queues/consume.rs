@@ -72,6 +72,16 @@ pub struct QueueJoin {
     pub(in crate::worker) at: u16,
 }
 
+/// A queue has taken a consumer, or not.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueJoined {
+    /// Which SUBACK waits, and which of its codes is this one's.
+    pub(in crate::worker) ticket: u64,
+    pub(in crate::worker) at: u16,
+    /// Why not, if so.
+    pub(in crate::worker) refusal: Option<Refusal>,
+}
+
 /// A session consumes a queue no longer, or has gone offline.
 #[derive(Debug)]
 pub struct QueueLeave {

@@ -9,7 +9,7 @@ use dunlin_queue::partitioned::{Commit, GroupId, MemberId, Mode, Queue, Start};
 use dunlin_router::{QueueId, Subscription, Target};
 use dunlin_session::Answer as ClientAnswer;
 
-use super::consume::{QueueJoin, QueueLeave, is_dead};
+use super::consume::{QueueJoin, QueueJoined, QueueLeave, is_dead};
 use super::{GroupSlot, Member, MemberTerms, QueueAnswer, QueueKey, QueueSlot, Queues, Refusal};
 use crate::queues::{QueueConfig, QueueName};
 use crate::store::record::Record;
@@ -33,7 +33,7 @@ impl<T: Transport> Worker<T> {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "the storage takes no more"));
         }
         let config = self.queue_config(name);
-        Ok(self.create_queue(name, config))
+        Ok(self.create_queue(name, &config))
     }
 
     /// The configuration of a queue: its own, that of its origin for dead letters, or the usual.
@@ -52,7 +52,7 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Makes a queue.
-    pub(super) fn create_queue(&mut self, name: &str, config: Arc<QueueConfig>) -> QueueKey {
+    pub(super) fn create_queue(&mut self, name: &str, config: &Arc<QueueConfig>) -> QueueKey {
         let queue = Queue::new(config.core).unwrap_or_else(|bad| {
             unreachable!("the configuration was checked at the start: {bad:?}");
         });
@@ -74,7 +74,7 @@ impl<T: Transport> Worker<T> {
         &mut self,
         qid: u64,
         name: &str,
-        config: Arc<QueueConfig>,
+        config: &Arc<QueueConfig>,
         queue: Queue,
     ) -> QueueKey {
         let topic = if is_dead(name) { name.to_owned() } else { format!("$queue/{name}") };
@@ -86,7 +86,7 @@ impl<T: Transport> Worker<T> {
         entry.insert(QueueSlot {
             key,
             name: name.into(),
-            config: Arc::clone(&config),
+            config: Arc::clone(config),
             level,
             queue,
             groups: Vec::new(),
@@ -124,7 +124,7 @@ impl<T: Transport> Worker<T> {
         let refusal = self.on_queue_join_here(join).err();
         if join.ticket != 0 {
             let (ticket, at) = (join.ticket, join.at);
-            self.mail(from, Mail::QueueJoined { ticket, at, refusal });
+            self.mail(from, Mail::QueueJoined(QueueJoined { ticket, at, refusal }));
         }
     }
 
@@ -341,7 +341,7 @@ impl<T: Transport> Worker<T> {
             }
             match self.queues.find(name) {
                 None => {
-                    self.create_queue(name, Arc::new(config.clone()));
+                    self.create_queue(name, &Arc::new(config.clone()));
                 }
                 Some(key) => self.grow_queue(key, config),
             }

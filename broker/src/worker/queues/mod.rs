@@ -43,9 +43,9 @@ use dunlin_queue::partitioned::{
 };
 use slab::Slab;
 
-pub use consume::{QueueJoin, QueueLeave};
-pub use deliver::{QueueAnswer, QueueDeliver};
-pub use publish::QueuePublish;
+pub(super) use consume::{QueueJoin, QueueJoined, QueueLeave};
+pub(super) use deliver::{QueueAnswer, QueueDeliver};
+pub(super) use publish::{QueueAnswered, QueuePublish};
 
 pub(super) use consume::Consumer;
 use contents::Contents;
@@ -70,7 +70,7 @@ pub(super) struct QueueKey {
 
 /// Why something a client asked of a queue is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     pub(super) code: ReasonCode,
     /// For the reason string.
     pub(super) reason: &'static str,

@@ -26,12 +26,21 @@ pub struct QueuePublish {
 pub(super) struct Asker {
     /// The client's, if it is one and not its will.
     pub(super) session: Option<SessionKey>,
-    /// The number of the acknowledgement that waits, a ticket where there is a log, and whose it is.
+    /// The number of the acknowledgement that waits, a ticket where there is a log, and for whom.
     number: Option<u64>,
     conn: Option<ConnId>,
     /// At QoS 2, of a session that outlives a crash: its number in the log, and the identifier that
     /// is written down with the message.
     pub(super) received: Option<(u64, PacketId)>,
+}
+
+/// What a queue's home has to say to a publication, where there is no log.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueAnswered {
+    conn: ConnId,
+    number: u64,
+    /// Why not, if so.
+    refusal: Option<Refusal>,
 }
 
 /// What has become of what was asked for.
@@ -156,7 +165,8 @@ impl<T: Transport> Worker<T> {
         let Receipt { is_recorded, must_sync } = result.unwrap_or_default();
         let Some(journal) = &mut self.journal else {
             if let Some(conn) = asker.conn {
-                self.mail(to, Mail::QueueAnswered { conn, number, refusal });
+                let answered = QueueAnswered { conn, number, refusal };
+                self.mail(to, Mail::QueueAnswered(answered));
             }
             return;
         };
@@ -172,9 +182,7 @@ impl<T: Transport> Worker<T> {
     /// A queue's home has answered, where there is no log.
     pub(in crate::worker) fn on_queue_answered(
         &mut self,
-        conn: ConnId,
-        number: u64,
-        refusal: Option<Refusal>,
+        QueueAnswered { conn, number, refusal }: QueueAnswered,
     ) {
         for ack in self.queues.open_acks.answer(conn, number, refusal) {
             self.give(ack);

@@ -4,6 +4,7 @@ use dunlin_packets::PacketId;
 use dunlin_queue::DropReason;
 use dunlin_queue::partitioned::{Change, Context, GroupId, MessageId, Queue};
 
+use super::contents::Contents;
 use super::{GroupSlot, QueueKey, QueueSlot, Queues};
 use crate::store::LogState;
 use crate::store::record::{QueueRecord, Record};
@@ -126,7 +127,7 @@ impl<T: Transport> Worker<T> {
     /// Lets go of all messages that nobody needs any more.
     pub(super) fn sweep_contents(&mut self, key: QueueKey) {
         let Some(slot) = self.queues.get(key) else { return };
-        let in_memory: Vec<_> = (0..).zip(slot.contents.iter().map(|it| it.offsets())).collect();
+        let in_memory: Vec<_> = (0..).zip(slot.contents.iter().map(Contents::offsets)).collect();
         for (partition, offsets) in in_memory {
             for offset in offsets {
                 self.let_go_contents(key, partition, offset, offset + 1);

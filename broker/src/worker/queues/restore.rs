@@ -29,7 +29,7 @@ impl<T: Transport> Worker<T> {
                 return;
             }
         };
-        let key: QueueKey = self.insert_queue(qid, &name, config, queue);
+        let key: QueueKey = self.insert_queue(qid, &name, &config, queue);
         if let Some(slot) = self.queues.get_mut(key) {
             let known: Vec<_> = slot.queue.group_ids().collect();
             slot.groups = groups
