@@ -55,7 +55,7 @@ impl Desk {
         for _ in 0..groups {
             let group = call!(&mut desk, create_group, Start::Earliest, Commit::Auto);
             let group = group.expect("room for it");
-            let member = call!(&mut desk, join, group).expect("room for it");
+            let member = call!(&mut desk, join, group, u32::MAX).expect("room for it");
             desk.groups.push((group, member));
         }
         (0..depth).for_each(|_| desk.enqueue());
