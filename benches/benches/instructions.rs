@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use dunlin_benches::FanOut;
+use dunlin_benches::{FanOut, QueueLine};
 use dunlin_packets::{Frame, Packet, Version};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 
@@ -62,6 +62,17 @@ fn publish_1(mut scene: FanOut) -> FanOut {
     scene
 }
 
+// Ten messages through a partitioned queue in memory, from PUBLISH to the PUBACK that settles.
+#[library_benchmark]
+#[bench::v4(QueueLine::new(Version::V4))]
+#[bench::v5(QueueLine::new(Version::V5))]
+fn queue_line(mut scene: QueueLine) -> QueueLine {
+    for _ in 0..PUBLISHES {
+        black_box(&mut scene).pass();
+    }
+    scene
+}
+
 fn frame() -> Vec<u8> {
     b"\x32\x0c\x00\x03a/b\x00\x07hello".to_vec()
 }
@@ -79,6 +90,6 @@ fn decode(bytes: Vec<u8>) -> Vec<u8> {
 
 library_benchmark_group!(
     name = instructions,
-    benchmarks = [publish_1000, enqueue_1000, publish_1, decode]
+    benchmarks = [publish_1000, enqueue_1000, publish_1, queue_line, decode]
 );
 main!(library_benchmark_groups = instructions);

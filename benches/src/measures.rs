@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dunlin_benches::{FanOut, HandlePush};
+use dunlin_benches::{FanOut, HandlePush, QueueLine};
 use dunlin_packets::{Properties, QoS, Version};
 use dunlin_queue::{
     DeliveryQueue, Entry, Identifiers, MessageFields, MessagePool, OverflowPolicy, QueueLimits,
@@ -26,6 +26,7 @@ pub(crate) fn measure(name: &str, instructions: &Path) -> Result<f64, String> {
         "bytes/publish-1000-q0" => Ok(publish(0).1),
         "bytes/publish-1000-q1" => Ok(publish(1).1),
         "allocations/queue" => Ok(queue()),
+        "allocations/queue-line" => Ok(queue_line()),
         "pool/reuse-percent" => Ok(pool().0),
         "pool/slots" => Ok(pool().1),
         "ratio/enqueue-to-handle-push" => Ok(enqueue_to_handle_push()),
@@ -81,6 +82,17 @@ fn queue() -> f64 {
     (0..100).for_each(|_| pass());
     let info = allocation_counter::measure(|| (0..OPERATIONS).for_each(|_| pass()));
     info.count_total as f64 / OPERATIONS as f64
+}
+
+/// Allocations per message through a partitioned queue, to consumers of both versions.
+fn queue_line() -> f64 {
+    let mut count = 0;
+    for version in [Version::V4, Version::V5] {
+        let mut scene = QueueLine::new(version);
+        let info = allocation_counter::measure(|| (0..OPERATIONS).for_each(|_| scene.pass()));
+        count += info.count_total;
+    }
+    count as f64 / (2 * OPERATIONS) as f64
 }
 
 /// How many messages were made in a used slot, in percent, and how many slots there are, after ten

@@ -113,3 +113,41 @@ impl HandlePush {
         self.queues.iter_mut().for_each(VecDeque::clear);
     }
 }
+
+/// One publisher to a partitioned queue, and one consumer that settles by PUBACK.
+#[derive(Debug)]
+pub struct QueueLine {
+    rig: Rig,
+    publisher: ClientNo,
+    frame: Vec<u8>,
+}
+
+impl QueueLine {
+    /// With a consumer of this version; messages are in memory.
+    #[must_use]
+    pub fn new(version: Version) -> Self {
+        let mut rig = Rig::new(Settings::default());
+        let subscribing = Subscribing::to("$share/workers/$queue/jobs", 1);
+        let subscribing = match version {
+            Version::V5 => subscribing.with(Property::UserProperty("settle", "auto")),
+            Version::V3 | Version::V4 => subscribing,
+        };
+        rig.subscriber("consumer", version, &subscribing, true);
+        let publisher = rig.connect(&Connecting::v4("p"));
+        let payload = vec![b'x'; 100];
+        let frame = Publishing::q1("$queue/jobs/eu/7", &payload, 1).v4();
+        let mut scene = Self { rig, publisher, frame };
+        // Until every buffer has the size it needs.
+        for _ in 0..2000 {
+            scene.pass();
+        }
+        scene
+    }
+
+    /// One message: read, enqueued, acknowledged, leased, composed, sent, and settled.
+    #[inline]
+    pub fn pass(&mut self) {
+        self.rig.send(self.publisher, &self.frame);
+        self.rig.settle();
+    }
+}

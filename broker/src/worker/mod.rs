@@ -246,7 +246,9 @@ impl<T: Transport> Worker<T> {
         self.collect_mail_that_came_home();
         let more_input = if self.unflushed == 0 { self.take_input() } else { true };
         self.run_timers();
-        let more_for_queues = self.run_queues();
+        if self.queues.is_busy {
+            self.run_queues();
+        }
         self.run_replays();
         self.run_shutdown();
         self.disconnect_doomed();
@@ -271,8 +273,7 @@ impl<T: Transport> Worker<T> {
             || !self.doomed.is_empty()
             || !self.is_out_of_credit && !self.resumed.is_empty()
             || self.replays.are_ready()
-            || more_for_queues
-            || self.has_queue_work()
+            || self.queues.is_busy
     }
 
     /// Mail and bytes. Not while connections that earlier input made dirty have still to be

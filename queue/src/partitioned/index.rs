@@ -57,8 +57,8 @@ impl Index {
         let number = offset / CHUNK_LEN;
         if self.chunks.is_empty() {
             self.first = number;
-            // Small: most queues never fill one.
-            self.chunks.push_back(Chunk::new(Vec::new(), new.at));
+            // Small, unless a whole buffer is left over: most queues never fill one.
+            self.chunks.push_back(Chunk::new(pool.take(), new.at));
         }
         while self.first + self.chunks.len() as u64 <= number {
             if let Some(last) = self.chunks.back_mut()

@@ -263,6 +263,7 @@ impl<T: Transport> Worker<T> {
         let Outgoing { home, key, group, member, id, bytes } = outgoing;
         let answer = QueueAnswer { key, group, member, id, bytes, answer };
         self.queues.answers[usize::from(home)].push(answer);
+        self.queues.is_busy = true;
     }
 
     /// Nobody is told any more what becomes of a delivery.

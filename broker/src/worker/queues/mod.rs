@@ -250,8 +250,10 @@ pub(super) struct Queues {
     defaults: Arc<QueueConfig>,
     /// Numbers of queues where there is no log to draw them from.
     last_qid: u64,
+    /// There is something to do in this turn.
+    pub(super) is_busy: bool,
     /// Those of the configuration have been made.
-    pub(super) is_open: bool,
+    is_open: bool,
     /// Bytes of contents that are in memory although they are in the log, and how many may be.
     cached_bytes: usize,
     cached_bytes_max: usize,
@@ -297,6 +299,7 @@ impl Queues {
             index: IndexPool::new(usize::MAX),
             defaults: Arc::new(settings.queues.defaults.clone()),
             last_qid: 0,
+            is_busy: true,
             is_open: false,
             cached_bytes: 0,
             cached_bytes_max: memory_bytes / 4,
@@ -363,6 +366,7 @@ impl Queues {
         let Some(known) = slot.members.get_mut(&(group, member)) else { return };
         if !std::mem::replace(&mut known.is_listed, true) {
             self.ready.push_back(Ready { key, group, member });
+            self.is_busy = true;
         }
     }
 }

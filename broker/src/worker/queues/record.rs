@@ -75,7 +75,8 @@ impl<T: Transport> Worker<T> {
         }
         self.queues.changes = changes;
         self.queues.changes.clear();
-        let Queues { actions, todo, .. } = &mut self.queues;
+        let Queues { actions, todo, is_busy, .. } = &mut self.queues;
+        *is_busy |= !actions.is_empty();
         todo.extend(actions.drain(..).map(|action| (key, action)));
         self.count_queue(key, is_durable);
     }

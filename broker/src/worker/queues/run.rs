@@ -5,7 +5,7 @@ use dunlin_queue::partitioned::Action;
 
 use super::load::Dead;
 use super::record::{QueuedCargo, Written};
-use super::{QueueKey, Ready};
+use super::{QueueKey, Queues, Ready};
 use crate::store::record::{QueueChunkRecord, Record};
 use crate::worker::timers::Timer;
 use crate::worker::{Transport, Worker};
@@ -19,32 +19,26 @@ const LOOK_INTERVAL_MS: u64 = 60_000;
 const IDLE_LOOKS: u8 = 5;
 
 impl<T: Transport> Worker<T> {
-    /// Does what there is to do for queues. Says whether there is more.
-    pub(in crate::worker) fn run_queues(&mut self) -> bool {
+    /// Does what there is to do for queues, as much as belongs in one turn.
+    #[inline(never)]
+    pub(in crate::worker) fn run_queues(&mut self) {
         if !self.queues.is_open {
             self.open_queues();
             self.timers.add(self.now.plus_millis(LOOK_INTERVAL_MS), Timer::QueueLook);
         }
         self.send_queue_answers();
         self.run_queue_actions();
-        if self.shutdown.is_begun() {
-            return false;
-        }
-        for _ in 0..POLLS_PER_TURN {
+        let polls = if self.shutdown.is_begun() { 0 } else { POLLS_PER_TURN };
+        for _ in 0..polls {
             let Some(Ready { key, group, member }) = self.queues.ready.pop_front() else { break };
             self.poll_member(key, group, member);
             self.run_queue_actions();
         }
         self.submit_if_large();
-        self.has_queue_work()
-    }
-
-    /// Whether [`Self::run_queues`] has something to do at once.
-    #[inline]
-    pub(in crate::worker) fn has_queue_work(&self) -> bool {
-        !self.queues.ready.is_empty()
-            || !self.queues.todo.is_empty()
-            || self.queues.answers.iter().any(|answers| !answers.is_empty())
+        let Queues { ready, todo, answers, .. } = &self.queues;
+        let is_ready = !ready.is_empty() && !self.shutdown.is_begun();
+        let has_answers = answers.iter().any(|answers| !answers.is_empty());
+        self.queues.is_busy = is_ready || !todo.is_empty() || has_answers;
     }
 
     fn run_queue_actions(&mut self) {
