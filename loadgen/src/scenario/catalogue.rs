@@ -183,6 +183,20 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         },
     ),
     scenario(
+        "queue",
+        "100 publishers to a partitioned queue, then 8 consumers of one group",
+        Kind::Queue,
+        Params {
+            publishers: 100,
+            subscribers: 8,
+            messages: 1_000_000,
+            payload: 100,
+            qos: 1,
+            window: 100,
+            ..NONE
+        },
+    ),
+    scenario(
         "retained",
         "20,000 retained messages are stored, and fetched by one subscription",
         Kind::Retained,

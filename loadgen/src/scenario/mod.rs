@@ -7,6 +7,7 @@ mod filters;
 mod flow;
 mod load;
 mod offline;
+mod queue;
 mod retained;
 mod steady;
 mod watch;
@@ -76,6 +77,8 @@ pub(crate) enum Kind {
     Burst,
     /// Messages for sessions that are away, and then come.
     Offline(Audience),
+    /// Messages for a partitioned queue, and consumers that come for them.
+    Queue,
     /// Messages at a rate to sessions that outlive their connection, for long.
     Steady,
     /// Retained messages are stored, and fetched by one subscription.
@@ -94,7 +97,7 @@ impl Kind {
             Self::Connect => &["connections", "rate"],
             Self::Churn => &["connections", "rate", "seconds"],
             Self::Burst => &["publishers", "subscribers", "connections", "rate", "payload", "qos"],
-            Self::Offline(_) => {
+            Self::Queue | Self::Offline(_) => {
                 &["publishers", "subscribers", "messages", "payload", "qos", "window"]
             }
             Self::Steady => &["publishers", "subscribers", "rate", "payload", "qos", "seconds"],
@@ -117,7 +120,7 @@ impl Kind {
             // Cycles overlap when the broker is slow.
             Self::Churn => params.connections + 1000,
             Self::Burst => pairs + params.connections,
-            Self::Offline(_) => params.publishers.max(params.subscribers),
+            Self::Queue | Self::Offline(_) => params.publishers.max(params.subscribers),
             Self::Retained | Self::Filters => 2,
         }
     }
@@ -207,6 +210,7 @@ impl Scenario {
             Kind::Churn => churn::run(&mut cx),
             Kind::Burst => load::run_burst(&mut cx),
             Kind::Offline(audience) => offline::run(&mut cx, audience),
+            Kind::Queue => queue::run(&mut cx),
             Kind::Steady => steady::run(&mut cx),
             Kind::Retained => retained::run(&mut cx),
             Kind::Filters => filters::run(&mut cx),
