@@ -8,7 +8,7 @@ use super::conn::{ConnId, Phase};
 use super::mail::{Adoption, Mail};
 use super::sessions::{SessionId, SessionKey};
 use super::then::Then;
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use super::{Transport, Worker};
 use crate::queues::is_queue_topic;
 
@@ -264,7 +264,7 @@ impl<T: Transport> Worker<T> {
         let key = self.sessions.key(self.index, session);
         let slot = self.sessions.get_mut(session);
         let deadline = slot.session.deadline();
-        if deadline < slot.timer_at {
+        if Timers::round(deadline) < slot.timer_at {
             slot.timer_at = self.timers.add(deadline, Timer::Session(key));
         }
     }

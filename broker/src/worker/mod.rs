@@ -304,19 +304,19 @@ impl<T: Transport> Worker<T> {
 
     /// Timers are never taken back, so clients that come and go would leave a heap of them behind.
     fn prune_timers(&mut self) {
-        let live = self.conns.len() + self.sessions.len();
+        let live = self.conns.len() + self.sessions.len() + self.queues.len();
         if self.timers.len() < 2 * live + 4096 {
             return;
         }
-        let (conns, sessions) = (&self.conns, &self.sessions);
+        let (conns, sessions, queues) = (&self.conns, &self.sessions, &self.queues);
         self.timers.retain(|at, timer| match timer {
             Timer::Conn(id) => conns.get(id).is_some(),
             Timer::Session(key) => {
                 sessions.resolve(key).is_some_and(|session| sessions.get(session).timer_at == at)
             }
             Timer::Pressure(key) => sessions.resolve(key).is_some(),
-            Timer::Queue(_)
-            | Timer::QueueLook
+            Timer::Queue(key) => queues.waits_until(key, at),
+            Timer::QueueLook
             | Timer::QueueSys
             | Timer::RetainedSweep
             | Timer::Sys

@@ -48,9 +48,17 @@ impl Timers {
         if at == Time::NEVER {
             return at;
         }
-        let rounded = Time::from_millis(at.as_millis().div_ceil(GRAIN_MS) * GRAIN_MS);
+        let rounded = Self::round(at);
         self.heap.push(Reverse((rounded, timer)));
         rounded
+    }
+
+    /// When a timer for `at` fires.
+    pub(super) fn round(at: Time) -> Time {
+        match at {
+            Time::NEVER => at,
+            at => Time::from_millis(at.as_millis().div_ceil(GRAIN_MS) * GRAIN_MS),
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -347,6 +347,16 @@ impl Queues {
         self.open_acks.forget(conn);
     }
 
+    /// Queues at home here.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether a queue waits for a timer at this time.
+    pub(super) fn waits_until(&self, key: QueueKey, at: Time) -> bool {
+        self.get(key).is_some_and(|slot| slot.timer_at == at)
+    }
+
     fn get(&self, key: QueueKey) -> Option<&QueueSlot> {
         self.slots.get(key.slot as usize).filter(|slot| slot.key == key)
     }

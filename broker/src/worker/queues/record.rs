@@ -10,7 +10,7 @@ use crate::store::LogState;
 use crate::store::record::{QueueRecord, Record};
 use crate::worker::journal::Journal;
 use crate::worker::settings::Level;
-use crate::worker::timers::Timer;
+use crate::worker::timers::{Timer, Timers};
 use crate::worker::{Transport, Worker};
 
 /// Something of a queue whose place in the log is to be known when its frame is written.
@@ -100,7 +100,7 @@ impl<T: Transport> Worker<T> {
             self.counters.drop_many(DropReason::QueueRetention, count);
         }
         if let Some(deadline) = slot.queue.deadline()
-            && deadline.max(now) < slot.timer_at
+            && Timers::round(deadline.max(now)) < slot.timer_at
         {
             let deadline = deadline.max(now);
             slot.timer_at = self.timers.add(deadline, Timer::Queue(key));
