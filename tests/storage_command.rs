@@ -833,6 +833,7 @@ impl Random {
             received: self.packet_ids(),
             in_flight,
             queue: deliveries,
+            consumers: Vec::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What outlives a crash, and how: the records of sessions and messages, over the log of
+//! What outlives a crash, and how: the records of sessions, messages and queues, over the log of
 //! `dunlin-storage`, which knows bytes only.
 //!
 //! ```text
@@ -25,8 +25,8 @@ mod writer;
 
 pub use cleaner::Chunk;
 pub use image::{
-    Image, ImageError, ImageShare, StoredAt, StoredMessages, StoredRef, StoredRetained,
-    StoredSession, StoredWill,
+    Image, ImageError, ImageShare, StoredAt, StoredConsumer, StoredGroup, StoredMessages,
+    StoredQueue, StoredRef, StoredRetained, StoredSession, StoredWill,
 };
 pub use new_log::{Deliveries, NewLog};
 pub use port::{LogFigures, LogPort, LogState, Numbers, Submission};

@@ -75,6 +75,14 @@ impl<T: Transport> Worker<T> {
             | Record::Freed { .. }
             | Record::RetainedGone { .. }
             | Record::Keys(_) => {}
+            // No worker has queues, so nobody writes these.
+            Record::Queue(_)
+            | Record::QueueEnd { .. }
+            | Record::QueueGroup { .. }
+            | Record::QueueMessage(_)
+            | Record::QueueChange { .. }
+            | Record::QueueChunk { .. }
+            | Record::Consumer(_) => {}
         }
     }
 

@@ -373,7 +373,7 @@ fn a_stream_keeps_the_last_of_each_key_also_after_a_crash() {
     }
     assert_eq!(desk.queue.stats(desk.now).depth, 10);
     assert_eq!(desk.queue.stats(desk.now).bytes, 140);
-    let mut restoring = Restoring::new(config).unwrap();
+    let mut restoring = Restoring::default();
     desk.changes.iter().rev().for_each(|change| restoring.apply(change, 1));
     let mut again = Desk::new(config);
     let mut cx = Context {
@@ -382,7 +382,7 @@ fn a_stream_keeps_the_last_of_each_key_also_after_a_crash() {
         actions: &mut again.actions,
         index: &mut again.index,
     };
-    again.queue = restoring.finish(&mut cx);
+    again.queue = restoring.finish(config, &mut cx).unwrap();
     let group = again.group();
     let member = again.join(group);
     let offsets: Vec<_> = again.poll(group, member, 100).iter().map(|it| it.id.offset).collect();

@@ -9,7 +9,7 @@ use dunlin_queue::partitioned::{
 };
 use proptest::prelude::*;
 
-use super::rig::shuffle;
+use super::rig::{shuffle, written_again};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -389,8 +389,9 @@ impl Stream {
         self.log.truncate(end);
         let mut changes: Vec<_> = self.log.iter().flatten().copied().collect();
         shuffle(&mut changes, seed);
-        let mut restoring = Restoring::new(self.config).unwrap();
+        let mut restoring = Restoring::default();
         changes.iter().for_each(|(change, position)| restoring.apply(change, *position));
+        let restoring = written_again(&restoring, self.config.mode);
         self.index = IndexPool::new(self.index.resident_bytes_max());
         let mut cx = Context {
             now: self.now,
@@ -398,7 +399,7 @@ impl Stream {
             actions: &mut self.actions,
             index: &mut self.index,
         };
-        self.queue = restoring.finish(&mut cx);
+        self.queue = restoring.finish(self.config, &mut cx).unwrap();
         for message in self.messages.values_mut() {
             message.is_gone = true;
         }

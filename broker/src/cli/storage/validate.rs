@@ -83,6 +83,7 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
         received,
         in_flight,
         queue,
+        consumers: Vec::new(),
     };
     // In the order in which they are read again.
     session.subscriptions.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));

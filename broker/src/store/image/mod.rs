@@ -5,21 +5,25 @@
 //! them comes first, but for records of one thing, of which the last holds.
 
 mod few;
+mod queues;
 mod reading;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use dunlin_packets::{PacketId, QoS};
+use dunlin_packets::{PacketId, QoS, SubscriptionOptions};
 use dunlin_queue::Time;
 use dunlin_router::Subscription;
 use dunlin_storage::{Backend, BackendError, Entry, FRAME_HEADER_BYTES, Frames, Log, SegmentInfo};
 
+pub use queues::{StoredGroup, StoredQueue};
 use reading::Reading;
 
 use super::port::Numbers;
-use super::record::Unreadable;
+use super::record::{ConsumerRecord, Unreadable};
 
 /// A message that somebody has still to get. Its bytes are in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,44 @@ pub struct StoredSession {
     pub in_flight: Vec<(PacketId, Option<StoredRef>)>,
     /// What waits for it, in order.
     pub queue: Vec<StoredRef>,
+    /// Queues it consumes, by filter.
+    pub consumers: Vec<StoredConsumer>,
+}
+
+/// What a session consumes of a queue. See [`ConsumerRecord`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredConsumer {
+    /// The filter it has subscribed to.
+    pub filter: Box<str>,
+    /// The name of its group.
+    pub group: Box<str>,
+    /// What it asked for, at the QoS that was granted.
+    pub options: SubscriptionOptions,
+    /// The subscription identifier; 0 for none.
+    pub identifier: u32,
+    /// What else it asked for.
+    pub flags: u8,
+    /// Messages it takes at a time.
+    pub prefetch: u32,
+}
+
+impl From<&ConsumerRecord<'_>> for StoredConsumer {
+    fn from(record: &ConsumerRecord<'_>) -> Self {
+        let ConsumerRecord { filter, group, options, identifier, flags, prefetch, .. } = *record;
+        let (filter, group) = (filter.into(), group.into());
+        Self { filter, group, options, identifier, flags, prefetch }
+    }
+}
+
+impl StoredConsumer {
+    /// As the log has it, of this session.
+    #[must_use]
+    pub fn record(&self, sid: u64) -> ConsumerRecord<'_> {
+        let Self { filter, group, options, identifier, flags, prefetch } = self;
+        let (options, identifier) = (*options, *identifier);
+        let (flags, prefetch) = (*flags, *prefetch);
+        ConsumerRecord { sid, filter, group, options, identifier, flags, prefetch }
+    }
 }
 
 /// A will.
@@ -141,6 +183,8 @@ pub struct Image {
     pub messages: StoredMessages,
     /// Retained messages, in no order.
     pub retained: Vec<StoredRetained>,
+    /// Queues, by number.
+    pub queues: Vec<StoredQueue>,
     /// Keys of the hash in messages; `None` in a new log.
     pub keys: Option<[u64; 4]>,
     /// The first numbers that have never been used.
@@ -158,6 +202,8 @@ pub struct ImageShare {
     pub messages: Arc<StoredMessages>,
     /// Its retained messages.
     pub retained: Vec<StoredRetained>,
+    /// Its queues.
+    pub queues: Vec<StoredQueue>,
 }
 
 /// Why a log has no image.
@@ -187,8 +233,8 @@ impl std::fmt::Display for ImageError {
 impl std::error::Error for ImageError {}
 
 impl Image {
-    /// A share for each of so many workers; `owner` says which one a client identifier or a topic
-    /// belongs to.
+    /// A share for each of so many workers; `owner` says which one a client identifier, a topic or
+    /// the name of a queue belongs to. The dead letters of a queue are where that is.
     #[must_use]
     pub fn split(self, workers: usize, owner: impl Fn(&str) -> usize) -> Vec<ImageShare> {
         let messages = Arc::new(self.messages);
@@ -200,6 +246,9 @@ impl Image {
         }
         for retained in self.retained {
             shares[owner(retained.topic())].retained.push(retained);
+        }
+        for queue in self.queues {
+            shares[owner(queue.base_name())].queues.push(queue);
         }
         shares
     }

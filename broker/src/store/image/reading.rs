@@ -10,11 +10,10 @@ use dunlin_queue::Time;
 use dunlin_router::Subscription;
 
 use super::few::FewMap;
-use super::{
-    Image, StoredAt, StoredMessages, StoredRef, StoredRetained, StoredSession, StoredWill,
-};
+use super::queues::QueuesRead;
+use super::*;
 use crate::store::port::Numbers;
-use crate::store::record::{MessageRecord, Record, Records, SessionRecord, Unreadable};
+use crate::store::record::*;
 
 /// A session while the log is being read.
 #[derive(Debug, Default)]
@@ -24,6 +23,8 @@ struct Draft {
     subscriptions: FewMap<Box<str>, Subscription>,
     refs: FewMap<u64, Terms>,
     flight: Option<Box<Flight>>,
+    /// By filter; few sessions have any.
+    consumers: Option<Box<FewMap<Box<str>, StoredConsumer>>>,
 }
 
 /// How a message is to be delivered: at which QoS, with which RETAIN flag, for which subscriptions.
@@ -123,6 +124,7 @@ pub(super) struct Reading {
     retained: HashSet<ByTopic, RandomState>,
     /// Messages that a session was done with before they came.
     done: HashSet<(u64, u64), RandomState>,
+    queues: QueuesRead,
     keys: Option<[u64; 4]>,
     numbers: Numbers,
     records: u64,
@@ -141,7 +143,10 @@ impl Reading {
                 Record::Keys(keys) => self.keys = Some(keys),
                 Record::SessionEnd { sid } => self.session_end(sid),
                 Record::Done { sid, id } => self.done(sid, id),
-                change => self.session_change(change),
+                record => match self.queues.take(&record, records_at) {
+                    Some(qid) => self.numbers.session = self.numbers.session.max(qid + 1),
+                    None => self.session_change(record),
+                },
             }
         }
         Ok(())
@@ -259,7 +264,8 @@ impl Reading {
         | Record::Released { sid, .. }
         | Record::Completed { sid, .. }
         | Record::Received { sid, .. }
-        | Record::Freed { sid, .. }) = change
+        | Record::Freed { sid, .. }
+        | Record::Consumer(ConsumerRecord { sid, .. })) = change
         else {
             return;
         };
@@ -273,6 +279,13 @@ impl Reading {
             }
             Record::Unsubscribed { filter, .. } => {
                 draft.subscriptions.remove(filter);
+                if let Some(consumers) = &mut draft.consumers {
+                    consumers.remove(filter);
+                }
+            }
+            Record::Consumer(consumer) => {
+                let consumers = draft.consumers.get_or_insert_default();
+                consumers.insert(consumer.filter.into(), StoredConsumer::from(&consumer));
             }
             Record::Sent { packet_id, id, is_exactly_once, .. } => {
                 draft.flight().sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
@@ -331,6 +344,7 @@ impl Reading {
             sessions,
             messages: self.messages,
             retained: self.retained.into_iter().map(|retained| retained.0).collect(),
+            queues: self.queues.finish(),
             keys: self.keys,
             numbers: self.numbers,
             records: self.records,
@@ -362,6 +376,7 @@ fn finish_session(draft: Draft) -> Option<StoredSession> {
         }
     }
     in_flight.sort_unstable_by_key(|(stamp, ..)| *stamp);
+    let consumers = draft.consumers.map(|consumers| consumers.into_vec()).unwrap_or_default();
     Some(StoredSession {
         sid: draft.sid,
         client_id: row.client_id,
@@ -374,6 +389,7 @@ fn finish_session(draft: Draft) -> Option<StoredSession> {
         received: received.into_iter().collect(),
         in_flight: in_flight.into_iter().map(|(_, id, delivery)| (id, delivery)).collect(),
         queue: refs.into_vec().into_iter().map(stored_ref).collect(),
+        consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
     })
 }
 
