@@ -45,8 +45,8 @@ impl Session {
     }
 
     /// Appends a SUBACK with a code per filter \[MQTT-3.8.4-6\], and why one of them is an error
-    /// if that needs saying. `false` when the client takes no packet as large as that: it would wait
-    /// for ever, so its connection has to end.
+    /// if that needs saying. `false` when the client takes no packet as large as that: it would
+    /// wait for ever, so its connection has to end.
     #[must_use]
     pub fn suback(
         &self,

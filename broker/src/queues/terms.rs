@@ -465,7 +465,8 @@ mod tests {
         assert_eq!(ConsumerTerms::read(buf.as_properties()), Ok(terms));
         let manual = properties(&[("settle", "manual"), ("commit", "auto")]);
         let terms = ConsumerTerms::read(manual.as_properties());
-        assert_eq!(terms, Ok(ConsumerTerms::default()));
+        let asked = ConsumerTerms { is_auto_settled: Some(false), ..ConsumerTerms::default() };
+        assert_eq!(terms, Ok(asked));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What outlives a crash, and how: the records of sessions and messages, over the log of
+//! What outlives a crash, and how: the records of sessions, messages and queues, over the log of
 //! `dunlin-storage`, which knows bytes only.
 //!
 //! ```text

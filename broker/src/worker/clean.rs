@@ -68,7 +68,7 @@ impl<T: Transport> Worker<T> {
             | Record::QueueGroup { .. }
             | Record::QueueMessage(_)
             | Record::QueueChange { .. }
-            | Record::QueueChunk(_) => self.clean_queue_record(record, records_at),
+            | Record::QueueChunk { .. } => self.clean_queue_record(record, records_at),
             Record::Subscribed { sid, .. }
             | Record::Sent { sid, .. }
             | Record::Released { sid, .. }

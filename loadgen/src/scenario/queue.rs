@@ -10,9 +10,9 @@ use super::flow::{Flow, Plan, Readers};
 use crate::audit::{Audience, Audit};
 use crate::client::{Deaf, Greeting};
 
-/// Two phases: the messages are put into the queue, where nobody is yet, and taken out by one group,
-/// which settles by PUBACK. Each publisher has a routing key of its own, so that its messages have
-/// an order.
+/// Two phases: the messages are put into the queue, where nobody is yet, and taken out by one
+/// group, which settles by PUBACK. Each publisher has a routing key of its own, so that its
+/// messages have an order.
 pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     let params = cx.params;
     let prefix = cx.prefix.clone();

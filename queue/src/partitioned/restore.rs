@@ -1,87 +1,68 @@
 //! A queue from what was written down of it, and what to write down of one.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ahash::RandomState;
-
-use crate::Time;
 
 use super::change::push_settled;
 use super::chunk::Meta;
 use super::group::{Group, Lane};
 use super::index::Look;
 use super::queue::{Context, Queue};
+use super::rows::{Done, Read, Rows};
 use super::{BadConfig, Change, Commit, Config, GroupId, MessageId, Mode};
 
-#[derive(Debug)]
-struct Message {
-    offset: u64,
-    key_hash: u64,
-    meta: Meta,
-    deliver_at: Option<Time>,
-}
-
-/// Ranges, unordered until [`Self::merge`].
 #[derive(Debug, Default)]
-struct Ranges(Vec<(u64, u64)>);
-
-impl Ranges {
-    fn merge(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup_by(|next, last| {
-            let adjoins = next.0 <= last.1;
-            if adjoins {
-                last.1 = last.1.max(next.1);
-            }
-            adjoins
-        });
-    }
-
-    fn contains(&self, offset: u64) -> bool {
-        let behind = self.0.partition_point(|range| range.0 <= offset);
-        behind > 0 && offset < self.0[behind - 1].1
-    }
-
-    /// Where the range from 0 on ends.
-    fn floor(&self) -> u64 {
-        self.0.first().filter(|range| range.0 == 0).map_or(0, |range| range.1)
-    }
-
-    fn end(&self) -> u64 {
-        self.0.last().map_or(0, |range| range.1)
-    }
+pub(crate) struct RestoredPartition {
+    pub(crate) messages: Rows,
+    pub(crate) end: u64,
+    gone: Done,
 }
 
 #[derive(Debug, Default)]
-struct RestoredPartition {
-    messages: Vec<Message>,
-    end: u64,
-    gone: Ranges,
-}
-
-#[derive(Debug, Default)]
-struct RestoredGroup {
-    commit: Option<Commit>,
+pub(crate) struct RestoredGroup {
+    pub(crate) commit: Option<Commit>,
     is_removed: bool,
-    settled: HashMap<u16, Ranges, RandomState>,
-    cursors: HashMap<u16, (u32, u64), RandomState>,
-    attempts: HashMap<MessageId, u32, RandomState>,
+    settled: BTreeMap<u16, Done>,
+    pub(crate) cursors: BTreeMap<u16, (u32, u64)>,
+    pub(crate) attempts: HashMap<MessageId, u32, RandomState>,
+}
+
+impl RestoredGroup {
+    pub(crate) fn is_there(&self) -> bool {
+        self.commit.is_some() && !self.is_removed
+    }
+
+    pub(crate) fn has_settled(&self, id: MessageId) -> bool {
+        self.settled.get(&id.partition).is_some_and(|settled| settled.contains(id.offset))
+    }
 }
 
 /// Takes the changes of a queue in any order, also those that mean nothing any more, and some of
-/// them twice. Needs some 80 bytes for each message meanwhile.
-#[derive(Debug, Default)]
+/// them twice. Needs 32 bytes for each message meanwhile, and those that are gone for everybody
+/// only until that is said.
+#[derive(Debug)]
 pub struct Restoring {
-    partitions: BTreeMap<u16, RestoredPartition>,
-    groups: BTreeMap<GroupId, RestoredGroup>,
-    growths: BTreeMap<(u16, u16), BTreeMap<u16, u64>>,
-    next_group: u32,
+    pub(crate) partitions: BTreeMap<u16, RestoredPartition>,
+    pub(crate) groups: BTreeMap<GroupId, RestoredGroup>,
+    pub(crate) growths: BTreeMap<(u16, u16), BTreeMap<u16, u64>>,
+    pub(crate) next_group: u32,
+}
+
+impl Default for Restoring {
+    fn default() -> Self {
+        Self {
+            partitions: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            growths: BTreeMap::new(),
+            next_group: 1,
+        }
+    }
 }
 
 impl Restoring {
-    /// Takes one change; `position` is where its record is in the log, of a message that was
-    /// written again the last one.
+    /// Takes one change; `position` is where a message is in the log, of one that was written again
+    /// the last one. Of other changes it means nothing.
     pub fn apply(&mut self, change: &Change, position: u64) {
         match *change {
             Change::Enqueued {
@@ -94,18 +75,22 @@ impl Restoring {
                 deliver_at,
                 original: _,
             } => {
-                let key = key_hash as u32;
-                let is_delayed = deliver_at.is_some();
+                let (key, is_delayed) = (key_hash as u32, deliver_at.is_some());
                 let meta = Meta { position, at, expiry_s, bytes, key, priority, is_delayed };
                 let home = self.partition(id.partition, id.offset + 1);
-                home.messages.push(Message { offset: id.offset, key_hash, meta, deliver_at });
+                if !home.gone.contains(id.offset) {
+                    let offset = id.offset;
+                    home.messages.insert(&Read { offset, meta, key_hash, deliver_at });
+                }
             }
             Change::Settled { group: GroupId::EVERYBODY, partition, from, to } => {
-                self.partition(partition, to).gone.0.push((from, to));
+                let home = self.partition(partition, to);
+                home.messages.remove(from, to);
+                home.gone.add(from, to);
             }
             Change::Settled { group, partition, from, to } => {
                 self.partition(partition, to);
-                self.group(group).settled.entry(partition).or_default().0.push((from, to));
+                self.group(group).settled.entry(partition).or_default().add(from, to);
             }
             Change::Cursor { group, partition, offset, seeks } => {
                 self.partition(partition, offset);
@@ -118,8 +103,15 @@ impl Restoring {
             }
             // Settled says the same for the group; the dead letter is a message of another queue.
             Change::Dead { .. } => (),
-            Change::GroupCreated { group, commit } => self.group(group).commit = Some(commit),
-            Change::GroupRemoved { group } => self.group(group).is_removed = true,
+            Change::GroupCreated { group, commit } => {
+                let group = self.group(group);
+                if !group.is_removed {
+                    group.commit = Some(commit);
+                }
+            }
+            Change::GroupRemoved { group } => {
+                *self.group(group) = RestoredGroup { is_removed: true, ..Default::default() };
+            }
             Change::GroupsNumbered { next } => self.next_group = self.next_group.max(next),
             Change::Grown { from, to, partition, before } => {
                 self.partition(partition, before);
@@ -135,28 +127,25 @@ impl Restoring {
     }
 
     fn group(&mut self, id: GroupId) -> &mut RestoredGroup {
-        self.next_group = self.next_group.max(id.0 + 1);
+        self.next_group = self.next_group.max(id.0.saturating_add(1));
         self.groups.entry(id).or_default()
     }
 
-    /// The queue. All it has may be delivered; its members have to join again. It began with the
-    /// partitions of this configuration; the rest may be as it is now.
+    /// The queue, if it began with this configuration, its partitions in particular; the rest may
+    /// be as it is now. All it has may be delivered; its members have to join again.
     ///
     /// # Errors
     /// When the configuration makes no sense.
     pub fn finish(mut self, config: Config, cx: &mut Context<'_>) -> Result<Queue, BadConfig> {
-        let to = self.growths.keys().map(|&(_, to)| to).max().unwrap_or(0);
         let mut queue = Queue::new(config)?;
-        queue.next_group = self.next_group.max(1);
+        let to = self.growths.keys().map(|&(_, to)| to).max().unwrap_or(0);
+        queue.next_group = self.next_group;
         for ((from, to), before) in &self.growths {
             let before = (0..*from).map(|at| before.get(&at).copied().unwrap_or(0)).collect();
             queue.add_partitions(*to, before);
         }
         debug_assert_eq!(queue.partitions(), to.max(config.partitions));
-        self.groups.retain(|_, group| !group.is_removed && group.commit.is_some());
-        for group in self.groups.values_mut() {
-            group.settled.values_mut().for_each(Ranges::merge);
-        }
+        self.groups.retain(|_, group| group.is_there());
         let partitions = std::mem::take(&mut self.partitions);
         for (partition, restored) in partitions {
             if partition < queue.partitions() {
@@ -177,38 +166,29 @@ impl Restoring {
         mut restored: RestoredPartition,
         cx: &mut Context<'_>,
     ) {
-        restored.gone.merge();
-        let is_work = queue.config.mode == Mode::Work;
-        let is_gone = |offset| {
-            let by_all = |group: &RestoredGroup| {
-                group.settled.get(&partition).is_some_and(|settled| settled.contains(offset))
-            };
-            restored.gone.contains(offset)
-                || (is_work && !self.groups.is_empty() && self.groups.values().all(by_all))
-        };
-        let messages = &mut restored.messages;
-        messages.sort_by_key(|message| (message.offset, message.meta.position));
-        // Of a message that was written again the last record.
-        messages.reverse();
-        messages.dedup_by_key(|message| message.offset);
-        messages.reverse();
-        messages.retain(|message| !is_gone(message.offset));
-        let start = messages.first().map_or(restored.end, |message| message.offset);
+        let (mode, is_compacted) = (queue.config.mode, queue.config.is_compacted);
         let home = &mut queue.partitions[usize::from(partition)];
-        (home.start, home.end) = (start, start);
+        let mut first = None;
         let mut replaced = Vec::new();
-        for message in messages {
-            let deliver_at = message.deliver_at.filter(|&at| at > cx.now);
-            home.end = message.offset;
-            home.push(&message.meta, deliver_at, cx.index);
-            queue.live += 1;
-            queue.bytes += u64::from(message.meta.bytes);
-            queue.delayed += u32::from(deliver_at.is_some());
-            if queue.config.is_compacted {
-                home.note_key(message.key_hash, message.meta.bytes);
-                replaced.extend(home.replace(message.offset));
+        restored.messages.drain(|Read { offset, meta, key_hash, deliver_at }| {
+            if self.is_settled_by_all(MessageId { partition, offset }, mode) {
+                return;
             }
-        }
+            if first.is_none() {
+                (home.start, first) = (offset, Some(offset));
+            }
+            let deliver_at = deliver_at.filter(|&at| at > cx.now);
+            home.end = offset;
+            home.push(&meta, deliver_at, cx.index);
+            queue.live += 1;
+            queue.bytes += u64::from(meta.bytes);
+            queue.delayed += u32::from(deliver_at.is_some());
+            if is_compacted {
+                home.note_key(key_hash, meta.bytes);
+                replaced.extend(home.replace(offset));
+            }
+        });
+        home.start = first.unwrap_or(restored.end);
         home.end = restored.end;
         home.kept = restored.end;
         for (offset, bytes) in replaced {
@@ -216,8 +196,16 @@ impl Restoring {
         }
     }
 
+    /// Whether a work queue's message is gone because all groups there are have settled it; the
+    /// groups that are gone must have been taken out.
+    fn is_settled_by_all(&self, id: MessageId, mode: Mode) -> bool {
+        mode == Mode::Work
+            && !self.groups.is_empty()
+            && self.groups.values().all(|group| group.has_settled(id))
+    }
+
     fn make_groups(&self, queue: &mut Queue) {
-        let none = Ranges::default();
+        let none = Done::default();
         for (&id, restored) in &self.groups {
             let mut group = Group::new(id, restored.commit.unwrap_or_default());
             for (partition, home) in (0..).zip(&queue.partitions) {
@@ -226,36 +214,34 @@ impl Restoring {
                 let floor = settled.floor().max(cursor).max(home.start);
                 let mut lane = Lane::new(floor);
                 lane.seeks = seeks;
-                for &(from, to) in &settled.0 {
-                    for offset in from.max(floor)..to.min(home.end) {
-                        lane.claims().settled.mark(offset);
-                    }
+                for offset in settled.above().filter(|&offset| offset >= floor) {
+                    debug_assert!(offset < home.end);
+                    lane.claims().settled.mark(offset);
                 }
-                debug_assert!(settled.end() <= home.end);
                 lane.advance(home);
                 group.lanes.push(lane);
             }
-            self.note_attempts(restored, &mut group, queue);
+            note_attempts(restored, &mut group, queue);
             queue.groups.push(group);
             queue.bar_lanes(queue.groups.len() - 1, 0);
         }
     }
+}
 
-    fn note_attempts(&self, restored: &RestoredGroup, group: &mut Group, queue: &Queue) {
-        let mut attempts: Vec<_> = restored.attempts.iter().collect();
-        attempts.sort_unstable();
-        for (id, &attempts) in attempts {
-            let Some(lane) = group.lanes.get_mut(usize::from(id.partition)) else { continue };
-            let home = &queue.partitions[usize::from(id.partition)];
-            let Look::Here(meta) = home.look(id.offset) else { continue };
-            if lane.is_settled(id.offset) {
-                continue;
-            }
-            lane.claims().failed.insert(id.offset, attempts);
-            if queue.config.is_serial {
-                // It had its key, and keeps it until it is settled.
-                lane.claims().keys.hold(meta.key, id.offset);
-            }
+fn note_attempts(restored: &RestoredGroup, group: &mut Group, queue: &Queue) {
+    let mut attempts: Vec<_> = restored.attempts.iter().collect();
+    attempts.sort_unstable();
+    for (id, &attempts) in attempts {
+        let Some(lane) = group.lanes.get_mut(usize::from(id.partition)) else { continue };
+        let home = &queue.partitions[usize::from(id.partition)];
+        let Look::Here(meta) = home.look(id.offset) else { continue };
+        if lane.is_settled(id.offset) {
+            continue;
+        }
+        lane.claims().failed.insert(id.offset, attempts);
+        if queue.config.is_serial {
+            // It had its key, and keeps it until it is settled.
+            lane.claims().keys.hold(meta.key, id.offset);
         }
     }
 }

@@ -6,7 +6,8 @@ use dunlin_queue::Time;
 use dunlin_queue::partitioned::limits::FAIR_EVERY;
 use dunlin_queue::partitioned::{
     Action, Change, Commit, Config, Context, DeadReason, Delivery, FullPolicy, GroupId, IndexPool,
-    Located, MemberId, MessageId, NewMessage, Queue, Refused, Restoring, Start,
+    Located, MemberId, MessageId, Mode, NewMessage, Queue, Refused, RestoredMessage, Restoring,
+    Start,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -623,6 +624,7 @@ impl Rig {
                 restoring.apply(change, *position);
             }
         }
+        let restoring = written_again(&restoring, self.config.mode);
         self.index = IndexPool::new(self.index.resident_bytes_max());
         self.stored.clear();
         self.wanted.clear();
@@ -934,6 +936,29 @@ fn fresh(message: &Message, now: Time, groups: &BTreeMap<GroupId, Group>) -> See
         false => State::Waiting { is_ready: !is_delayed, due },
     };
     Seen { state, attempts: 0 }
+}
+
+/// What is made of what [`Restoring`] says is in it: the same, so that all else that is found is
+/// found of it.
+pub(crate) fn written_again(restoring: &Restoring, mode: Mode) -> Restoring {
+    let (mut changes, mut same) = (Vec::new(), Vec::new());
+    restoring.changes(mode, &mut changes);
+    let messages: Vec<_> = restoring.messages(mode).collect();
+    let mut again = Restoring::default();
+    changes.iter().for_each(|change| again.apply(change, 0));
+    for message in &messages {
+        let RestoredMessage { id, at, key_hash, bytes, priority, expiry_s, deliver_at, .. } =
+            *message;
+        let original = None;
+        let change =
+            Change::Enqueued { id, at, key_hash, bytes, priority, expiry_s, deliver_at, original };
+        again.apply(&change, message.position);
+    }
+    again.changes(mode, &mut same);
+    assert_eq!(same, changes);
+    assert!(again.messages(mode).eq(messages));
+    assert!(again.group_ids().eq(restoring.group_ids()));
+    again
 }
 
 fn enqueued(id: MessageId, message: &Message) -> Change {

@@ -9,7 +9,7 @@ use dunlin_queue::partitioned::{
 };
 use proptest::prelude::*;
 
-use super::rig::shuffle;
+use super::rig::{shuffle, written_again};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -391,6 +391,7 @@ impl Stream {
         shuffle(&mut changes, seed);
         let mut restoring = Restoring::default();
         changes.iter().for_each(|(change, position)| restoring.apply(change, *position));
+        let restoring = written_again(&restoring, self.config.mode);
         self.index = IndexPool::new(self.index.resident_bytes_max());
         let mut cx = Context {
             now: self.now,

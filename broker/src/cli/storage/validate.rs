@@ -72,7 +72,6 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
     let sent = in_flight.iter().filter_map(|(_, delivery)| delivery.as_ref());
     all_differ(sent.chain(&queue).map(|delivery| delivery.id), "a message of the session")?;
     let mut session = StoredSession {
-        consumers: Vec::new(),
         sid: number(line.number)?,
         client_id: line.client_id.as_str().into(),
         expiry_s: line.expiry_s,
@@ -84,6 +83,7 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
         received,
         in_flight,
         queue,
+        consumers: Vec::new(),
     };
     // In the order in which they are read again.
     session.subscriptions.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));

@@ -7,6 +7,8 @@
 mod few;
 mod queues;
 mod reading;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +16,14 @@ use std::sync::Arc;
 use ahash::RandomState;
 use dunlin_packets::{PacketId, QoS, SubscriptionOptions};
 use dunlin_queue::Time;
-use dunlin_queue::partitioned::{GroupId, Mode, Restoring};
 use dunlin_router::Subscription;
 use dunlin_storage::{Backend, BackendError, Entry, FRAME_HEADER_BYTES, Frames, Log, SegmentInfo};
 
+pub use queues::{StoredGroup, StoredQueue};
 use reading::Reading;
 
 use super::port::Numbers;
-use super::record::Unreadable;
+use super::record::{ConsumerRecord, Unreadable};
 
 /// A message that somebody has still to get. Its bytes are in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,61 +83,50 @@ pub struct StoredSession {
     pub will: Option<Box<StoredWill>>,
     /// What it subscribes to.
     pub subscriptions: Vec<(Box<str>, Subscription)>,
-    /// Queues it consumes.
-    pub consumers: Vec<StoredConsumer>,
     /// QoS 2 publications of its client that have not been released.
     pub received: Vec<PacketId>,
     /// What is in flight to it, in order; without a delivery, it only waits for PUBCOMP.
     pub in_flight: Vec<(PacketId, Option<StoredRef>)>,
     /// What waits for it, in order.
     pub queue: Vec<StoredRef>,
+    /// Queues it consumes, by filter.
+    pub consumers: Vec<StoredConsumer>,
 }
 
-/// A session's subscription to a queue.
+/// What a session consumes of a queue. See [`ConsumerRecord`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredConsumer {
-    /// As it subscribed.
+    /// The filter it has subscribed to.
     pub filter: Box<str>,
-    /// For which group.
+    /// The name of its group.
     pub group: Box<str>,
-    /// At which QoS.
+    /// What it asked for, at the QoS that was granted.
     pub options: SubscriptionOptions,
     /// The subscription identifier; 0 for none.
     pub identifier: u32,
-    /// How it settles, and how its cursor moves.
+    /// What else it asked for.
     pub flags: u8,
-    /// Messages it may have unanswered; 0 for what the queue says.
+    /// Messages it takes at a time.
     pub prefetch: u32,
 }
 
-/// A partitioned queue.
-#[derive(Debug)]
-pub struct StoredQueue {
-    /// Its number in the log.
-    pub qid: u64,
-    /// Its name.
-    pub name: Box<str>,
-    /// Partitions it began with.
-    pub partitions: u16,
-    /// Work queue or stream.
-    pub mode: Mode,
-    /// Its groups, and perhaps some that are gone.
-    pub groups: Vec<StoredGroup>,
-    /// What is in it.
-    pub restoring: Restoring,
+impl From<&ConsumerRecord<'_>> for StoredConsumer {
+    fn from(record: &ConsumerRecord<'_>) -> Self {
+        let ConsumerRecord { filter, group, options, identifier, flags, prefetch, .. } = *record;
+        let (filter, group) = (filter.into(), group.into());
+        Self { filter, group, options, identifier, flags, prefetch }
+    }
 }
 
-/// A consumer group of a queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredGroup {
-    /// Its number.
-    pub group: GroupId,
-    /// Its name.
-    pub name: Box<str>,
-    /// The routing keys it gets; empty for all.
-    pub filter: Box<str>,
-    /// It ends with its only consumer.
-    pub is_temporary: bool,
+impl StoredConsumer {
+    /// As the log has it, of this session.
+    #[must_use]
+    pub fn record(&self, sid: u64) -> ConsumerRecord<'_> {
+        let Self { filter, group, options, identifier, flags, prefetch } = self;
+        let (options, identifier) = (*options, *identifier);
+        let (flags, prefetch) = (*flags, *prefetch);
+        ConsumerRecord { sid, filter, group, options, identifier, flags, prefetch }
+    }
 }
 
 /// A will.
@@ -192,7 +183,7 @@ pub struct Image {
     pub messages: StoredMessages,
     /// Retained messages, in no order.
     pub retained: Vec<StoredRetained>,
-    /// Partitioned queues, by number.
+    /// Queues, by number.
     pub queues: Vec<StoredQueue>,
     /// Keys of the hash in messages; `None` in a new log.
     pub keys: Option<[u64; 4]>,
@@ -242,8 +233,8 @@ impl std::fmt::Display for ImageError {
 impl std::error::Error for ImageError {}
 
 impl Image {
-    /// A share for each of so many workers; `owner` says which one a client identifier or a topic
-    /// belongs to.
+    /// A share for each of so many workers; `owner` says which one a client identifier, a topic or
+    /// the name of a queue belongs to. The dead letters of a queue are where that is.
     #[must_use]
     pub fn split(self, workers: usize, owner: impl Fn(&str) -> usize) -> Vec<ImageShare> {
         let messages = Arc::new(self.messages);
@@ -257,9 +248,7 @@ impl Image {
             shares[owner(retained.topic())].retained.push(retained);
         }
         for queue in self.queues {
-            // The dead letters of a queue are with it.
-            let name = queue.name.strip_prefix("$dlq/").unwrap_or(&queue.name);
-            shares[owner(name)].queues.push(queue);
+            shares[owner(queue.base_name())].queues.push(queue);
         }
         shares
     }

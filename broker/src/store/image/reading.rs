@@ -10,15 +10,10 @@ use dunlin_queue::Time;
 use dunlin_router::Subscription;
 
 use super::few::FewMap;
-use super::queues::ReadingQueues;
-use super::{
-    Image, StoredAt, StoredConsumer, StoredMessages, StoredRef, StoredRetained, StoredSession,
-    StoredWill,
-};
+use super::queues::QueuesRead;
+use super::*;
 use crate::store::port::Numbers;
-use crate::store::record::{
-    ConsumerRecord, MessageRecord, Record, Records, SessionRecord, Unreadable,
-};
+use crate::store::record::*;
 
 /// A session while the log is being read.
 #[derive(Debug, Default)]
@@ -26,9 +21,10 @@ struct Draft {
     sid: u64,
     row: Option<Row>,
     subscriptions: FewMap<Box<str>, Subscription>,
-    consumers: Vec<StoredConsumer>,
     refs: FewMap<u64, Terms>,
     flight: Option<Box<Flight>>,
+    /// By filter; few sessions have any.
+    consumers: Option<Box<FewMap<Box<str>, StoredConsumer>>>,
 }
 
 /// How a message is to be delivered: at which QoS, with which RETAIN flag, for which subscriptions.
@@ -128,7 +124,7 @@ pub(super) struct Reading {
     retained: HashSet<ByTopic, RandomState>,
     /// Messages that a session was done with before they came.
     done: HashSet<(u64, u64), RandomState>,
-    queues: ReadingQueues,
+    queues: QueuesRead,
     keys: Option<[u64; 4]>,
     numbers: Numbers,
     records: u64,
@@ -147,10 +143,9 @@ impl Reading {
                 Record::Keys(keys) => self.keys = Some(keys),
                 Record::SessionEnd { sid } => self.session_end(sid),
                 Record::Done { sid, id } => self.done(sid, id),
-                Record::Consumer(consumer) => self.consumer(&consumer),
-                other => match self.queues.record(&other, records_at) {
+                record => match self.queues.take(&record, records_at) {
                     Some(qid) => self.numbers.session = self.numbers.session.max(qid + 1),
-                    None => self.session_change(other),
+                    None => self.session_change(record),
                 },
             }
         }
@@ -168,6 +163,7 @@ impl Reading {
             if !self.done.is_empty() && self.done.remove(&(delivery.sid, record.id)) {
                 continue;
             }
+            self.numbers.session = self.numbers.session.max(delivery.sid + 1);
             let terms = (delivery.qos, delivery.retain, delivery.identifiers.into_boxed_slice());
             let draft = self.draft(delivery.sid);
             refs += u32::from(draft.refs.insert(record.id, terms).is_none());
@@ -209,7 +205,6 @@ impl Reading {
 
     /// The session of that number; a new one if it has not been heard of.
     fn draft(&mut self, sid: u64) -> &mut Draft {
-        self.numbers.session = self.numbers.session.max(sid + 1);
         let place = match self.last {
             Some((last, place)) if last == sid => place,
             _ => {
@@ -261,12 +256,6 @@ impl Reading {
         }
     }
 
-    fn consumer(&mut self, record: &ConsumerRecord<'_>) {
-        let consumers = &mut self.draft(record.sid).consumers;
-        consumers.retain(|consumer| &*consumer.filter != record.filter);
-        consumers.push(record.into());
-    }
-
     fn session_change(&mut self, change: Record<'_>) {
         let (Record::Session(SessionRecord { sid, .. })
         | Record::Subscribed { sid, .. }
@@ -275,10 +264,12 @@ impl Reading {
         | Record::Released { sid, .. }
         | Record::Completed { sid, .. }
         | Record::Received { sid, .. }
-        | Record::Freed { sid, .. }) = change
+        | Record::Freed { sid, .. }
+        | Record::Consumer(ConsumerRecord { sid, .. })) = change
         else {
             return;
         };
+        self.numbers.session = self.numbers.session.max(sid + 1);
         let stamp = self.records;
         let draft = self.draft(sid);
         match change {
@@ -288,7 +279,13 @@ impl Reading {
             }
             Record::Unsubscribed { filter, .. } => {
                 draft.subscriptions.remove(filter);
-                draft.consumers.retain(|consumer| &*consumer.filter != filter);
+                if let Some(consumers) = &mut draft.consumers {
+                    consumers.remove(filter);
+                }
+            }
+            Record::Consumer(consumer) => {
+                let consumers = draft.consumers.get_or_insert_default();
+                consumers.insert(consumer.filter.into(), StoredConsumer::from(&consumer));
             }
             Record::Sent { packet_id, id, is_exactly_once, .. } => {
                 draft.flight().sent.insert(packet_id, Sent { id, is_exactly_once, stamp });
@@ -379,6 +376,7 @@ fn finish_session(draft: Draft) -> Option<StoredSession> {
         }
     }
     in_flight.sort_unstable_by_key(|(stamp, ..)| *stamp);
+    let consumers = draft.consumers.map(|consumers| consumers.into_vec()).unwrap_or_default();
     Some(StoredSession {
         sid: draft.sid,
         client_id: row.client_id,
@@ -388,10 +386,10 @@ fn finish_session(draft: Draft) -> Option<StoredSession> {
         will_at: row.will_at,
         will: row.will,
         subscriptions: draft.subscriptions.into_vec(),
-        consumers: draft.consumers,
         received: received.into_iter().collect(),
         in_flight: in_flight.into_iter().map(|(_, id, delivery)| (id, delivery)).collect(),
         queue: refs.into_vec().into_iter().map(stored_ref).collect(),
+        consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect(),
     })
 }
 

@@ -3,6 +3,8 @@
 
 use dunlin_packets::{PacketId, QoS, SubscriptionOptions};
 use dunlin_queue::Time;
+use dunlin_queue::partitioned::limits::{MESSAGE_BYTES_MAX, PARTITIONS_MAX, PRIORITIES};
+use dunlin_queue::partitioned::{Commit, DeadReason, MessageId, Mode};
 
 use super::*;
 
@@ -53,8 +55,108 @@ impl<'a> Reader<'a> {
             SESSION => Record::Session(self.session()?),
             RETAINED_GONE => Record::RetainedGone { topic: self.text()? },
             KEYS => Record::Keys([self.u64()?, self.u64()?, self.u64()?, self.u64()?]),
-            kind if kind >= queue::QUEUE => queue::decode(kind, self, frame_len)?,
+            QUEUE..=QUEUE_CHUNK => self.queue(kind, frame_len)?,
+            SETTLED..=GROWN => {
+                Record::QueueChange { qid: self.varint()?, change: self.queue_change(kind)? }
+            }
             _ => self.session_change(kind)?,
+        })
+    }
+
+    fn queue(&mut self, kind: u8, frame_len: usize) -> Result<Record<'a>, Unreadable> {
+        if kind == QUEUE_MESSAGE {
+            return Ok(Record::QueueMessage(self.queue_message(frame_len)?));
+        }
+        let qid = self.varint()?;
+        Ok(match kind {
+            QUEUE => {
+                let partitions = self.count_of_partitions()?;
+                let mode = self.one_of([Mode::Work, Mode::Stream])?;
+                Record::Queue(QueueRecord { qid, partitions, mode, name: self.text()? })
+            }
+            QUEUE_END => Record::QueueEnd { qid },
+            QUEUE_GROUP => {
+                let (group, is_temporary) = (self.group()?, self.one_of([false, true])?);
+                let (name, filter) = (self.text()?, self.text()?);
+                Record::QueueGroup { qid, group, name, filter, is_temporary }
+            }
+            QUEUE_CHUNK => {
+                let (partition, chunk) = (self.partition()?, self.offset()?);
+                let len = self.number()?;
+                let position = frame_len - self.rest.len();
+                self.take(CHECKSUM_BYTES)?;
+                let bytes = self.take(len as usize)?;
+                Record::QueueChunk { qid, partition, chunk, bytes, position }
+            }
+            _ => return Err(Unreadable),
+        })
+    }
+
+    fn queue_message(&mut self, frame_len: usize) -> Result<QueueMessageRecord<'a>, Unreadable> {
+        let flags = self.byte()?;
+        let priority = flags & PRIORITY_BITS;
+        let (qid, id) = (self.varint()?, self.message_id()?);
+        let (at, key_hash) = (Time::from_millis(self.varint()?), self.u64()?);
+        let expiry_s = if flags & HAS_EXPIRY == 0 { None } else { Some(self.number()?) };
+        let deliver_at = if flags & HAS_DELIVER_AT == 0 { None } else { Some(self.varint()?) };
+        let len = self.number()?;
+        let is_known = flags & !(PRIORITY_BITS | HAS_EXPIRY | HAS_DELIVER_AT) == 0;
+        if !is_known || usize::from(priority) >= PRIORITIES || len > MESSAGE_BYTES_MAX {
+            return Err(Unreadable);
+        }
+        let deliver_at = deliver_at.map(Time::from_millis);
+        let position = frame_len - self.rest.len();
+        self.take(CHECKSUM_BYTES)?;
+        let content = self.take(len as usize)?;
+        Ok(QueueMessageRecord {
+            qid,
+            id,
+            at,
+            key_hash,
+            priority,
+            expiry_s,
+            deliver_at,
+            content,
+            position,
+        })
+    }
+
+    fn queue_change(&mut self, kind: u8) -> Result<Change, Unreadable> {
+        Ok(match kind {
+            SETTLED => {
+                let (group, partition) = (self.group()?, self.partition()?);
+                let (from, len) = (self.offset()?, self.offset()?);
+                Change::Settled { group, partition, from, to: from + len }
+            }
+            CURSOR => {
+                let (group, partition) = (self.group()?, self.partition()?);
+                let (offset, seeks) = (self.offset()?, self.number()?);
+                Change::Cursor { group, partition, offset, seeks }
+            }
+            ATTEMPTS => {
+                let (group, id, attempts) = (self.group()?, self.message_id()?, self.number()?);
+                Change::Attempts { group, id, attempts }
+            }
+            DEAD => {
+                let (group, id, attempts) = (self.group()?, self.message_id()?, self.number()?);
+                let reason = self.one_of([DeadReason::Exhausted, DeadReason::Rejected])?;
+                Change::Dead { group, id, reason, attempts }
+            }
+            GROUP_CREATED => {
+                let (group, commit) = (self.group()?, [Commit::Auto, Commit::Explicit]);
+                Change::GroupCreated { group, commit: self.one_of(commit)? }
+            }
+            GROUP_REMOVED => Change::GroupRemoved { group: self.group()? },
+            GROUPS_NUMBERED => Change::GroupsNumbered { next: self.number()? },
+            GROWN => {
+                let (from, to) = (self.count_of_partitions()?, self.count_of_partitions()?);
+                let (partition, before) = (self.partition()?, self.offset()?);
+                if from >= to || partition >= from {
+                    return Err(Unreadable);
+                }
+                Change::Grown { from, to, partition, before }
+            }
+            _ => return Err(Unreadable),
         })
     }
 
@@ -62,6 +164,21 @@ impl<'a> Reader<'a> {
         let sid = self.varint()?;
         Ok(match kind {
             SESSION_END => Record::SessionEnd { sid },
+            CONSUMER => {
+                let identifier = self.number()?;
+                let options = SubscriptionOptions::from_bits(self.byte()?).ok_or(Unreadable)?;
+                let (flags, prefetch) = (self.byte()?, self.number()?);
+                let (filter, group) = (self.text()?, self.text()?);
+                Record::Consumer(ConsumerRecord {
+                    sid,
+                    filter,
+                    group,
+                    options,
+                    identifier,
+                    flags,
+                    prefetch,
+                })
+            }
             SUBSCRIBED => {
                 let identifier = self.number()?;
                 let options = SubscriptionOptions::from_bits(self.byte()?).ok_or(Unreadable)?;
@@ -142,22 +259,22 @@ impl<'a> Reader<'a> {
         Ok(Ref { sid, qos: qos(flags)?, retain: flags & RETAIN != 0, identifiers })
     }
 
-    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Unreadable> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Unreadable> {
         let (head, tail) = self.rest.split_at_checked(len).ok_or(Unreadable)?;
         self.rest = tail;
         Ok(head)
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8, Unreadable> {
+    fn byte(&mut self) -> Result<u8, Unreadable> {
         self.take(1).map(|bytes| bytes[0])
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Unreadable> {
+    fn u64(&mut self) -> Result<u64, Unreadable> {
         let bytes = self.take(8)?;
         Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| Unreadable)?))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, Unreadable> {
+    fn varint(&mut self) -> Result<u64, Unreadable> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -169,17 +286,37 @@ impl<'a> Reader<'a> {
         Err(Unreadable)
     }
 
-    pub(super) fn number(&mut self) -> Result<u32, Unreadable> {
+    fn number(&mut self) -> Result<u32, Unreadable> {
         u32::try_from(self.varint()?).map_err(|_| Unreadable)
     }
 
-    pub(super) fn short(&mut self) -> Result<u16, Unreadable> {
-        u16::try_from(self.varint()?).map_err(|_| Unreadable)
+    fn count_of_partitions(&mut self) -> Result<u16, Unreadable> {
+        let count = u16::try_from(self.varint()?).map_err(|_| Unreadable)?;
+        if (1..=PARTITIONS_MAX).contains(&count) { Ok(count) } else { Err(Unreadable) }
     }
 
-    /// What has not been read.
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.rest
+    fn partition(&mut self) -> Result<u16, Unreadable> {
+        let partition = u16::try_from(self.varint()?).map_err(|_| Unreadable)?;
+        if partition < PARTITIONS_MAX { Ok(partition) } else { Err(Unreadable) }
+    }
+
+    fn offset(&mut self) -> Result<u64, Unreadable> {
+        let offset = self.varint()?;
+        if offset < OFFSET_END { Ok(offset) } else { Err(Unreadable) }
+    }
+
+    fn message_id(&mut self) -> Result<MessageId, Unreadable> {
+        Ok(MessageId { partition: self.partition()?, offset: self.offset()? })
+    }
+
+    fn group(&mut self) -> Result<GroupId, Unreadable> {
+        self.number().map(GroupId)
+    }
+
+    /// What a byte means that counts them.
+    fn one_of<T: Copy, const COUNT: usize>(&mut self, all: [T; COUNT]) -> Result<T, Unreadable> {
+        let at = usize::from(self.byte()?);
+        all.get(at).copied().ok_or(Unreadable)
     }
 
     fn packet_id(&mut self) -> Result<PacketId, Unreadable> {
@@ -187,12 +324,12 @@ impl<'a> Reader<'a> {
         PacketId::new(number).ok_or(Unreadable)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Unreadable> {
+    fn bytes(&mut self) -> Result<&'a [u8], Unreadable> {
         let len = self.number()?;
         self.take(len as usize)
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, Unreadable> {
+    fn text(&mut self) -> Result<&'a str, Unreadable> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Unreadable)
     }
 }

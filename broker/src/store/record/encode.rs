@@ -2,11 +2,13 @@
 
 use dunlin_packets::{PacketId, QoS};
 use dunlin_queue::Time;
+use dunlin_queue::partitioned::{Commit, DeadReason, MessageId, Mode};
 
 use super::*;
 
 impl Record<'_> {
-    /// Appends the record. For a message, returns where its checksum and content begin in `out`.
+    /// Appends the record. For a message or a piece of an index, returns where its checksum and
+    /// content begin in `out`.
     pub fn encode(&self, out: &mut Vec<u8>) -> usize {
         match *self {
             Self::Message(ref message) => return message.encode(out),
@@ -42,7 +44,22 @@ impl Record<'_> {
                 out.push(KEYS);
                 keys.iter().for_each(|key| out.extend_from_slice(&key.to_le_bytes()));
             }
-            _ => return queue::encode(self, out),
+            Self::Queue(ref queue) => queue.encode(out),
+            Self::QueueEnd { qid } => put_numbers(QUEUE_END, &[qid], out),
+            Self::QueueGroup { qid, group, name, filter, is_temporary } => {
+                put_numbers(QUEUE_GROUP, &[qid, u64::from(group.0)], out);
+                out.push(u8::from(is_temporary));
+                put_bytes(name.as_bytes(), out);
+                put_bytes(filter.as_bytes(), out);
+            }
+            Self::QueueMessage(ref message) => return message.encode(out),
+            Self::QueueChange { qid, change } => put_change(qid, &change, out),
+            Self::QueueChunk { qid, partition, chunk, bytes, .. } => {
+                put_numbers(QUEUE_CHUNK, &[qid, u64::from(partition), chunk], out);
+                put_varint(bytes.len() as u64, out);
+                return put_checked(bytes, out);
+            }
+            Self::Consumer(ref consumer) => consumer.encode(out),
         }
         out.len()
     }
@@ -74,9 +91,7 @@ impl MessageRecord<'_> {
         put_varint(u64::from(self.properties_len), out);
         put_varint(self.content.len() as u64, out);
         put_varint(self.refs.bytes.len() as u64, out);
-        let position = out.len();
-        out.extend_from_slice(&crc32c::crc32c(self.content).to_le_bytes());
-        out.extend_from_slice(self.content);
+        let position = put_checked(self.content, out);
         out.extend_from_slice(self.refs.bytes);
         position
     }
@@ -100,6 +115,107 @@ impl SessionRecord<'_> {
     }
 }
 
+impl QueueRecord<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_numbers(QUEUE, &[self.qid, u64::from(self.partitions)], out);
+        out.push(match self.mode {
+            Mode::Work => 0,
+            Mode::Stream => 1,
+        });
+        put_bytes(self.name.as_bytes(), out);
+    }
+}
+
+impl QueueMessageRecord<'_> {
+    fn encode(&self, out: &mut Vec<u8>) -> usize {
+        let expiry_bit = if self.expiry_s.is_some() { HAS_EXPIRY } else { 0 };
+        let deliver_bit = if self.deliver_at.is_some() { HAS_DELIVER_AT } else { 0 };
+        out.extend([QUEUE_MESSAGE, self.priority & PRIORITY_BITS | expiry_bit | deliver_bit]);
+        put_varint(self.qid, out);
+        put_id(self.id, out);
+        put_varint(self.at.as_millis(), out);
+        out.extend_from_slice(&self.key_hash.to_le_bytes());
+        if let Some(seconds) = self.expiry_s {
+            put_varint(u64::from(seconds), out);
+        }
+        if let Some(due) = self.deliver_at {
+            put_varint(due.as_millis(), out);
+        }
+        put_varint(self.content.len() as u64, out);
+        put_checked(self.content, out)
+    }
+}
+
+impl ConsumerRecord<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_numbers(CONSUMER, &[self.sid, u64::from(self.identifier)], out);
+        out.extend([self.options.to_bits(), self.flags]);
+        put_varint(u64::from(self.prefetch), out);
+        put_bytes(self.filter.as_bytes(), out);
+        put_bytes(self.group.as_bytes(), out);
+    }
+}
+
+fn put_change(qid: u64, change: &Change, out: &mut Vec<u8>) {
+    match *change {
+        // There would be no content to it.
+        Change::Enqueued { .. } => debug_assert!(false, "that is a record of another kind"),
+        Change::Settled { group, partition, from, to } => {
+            let len = to.saturating_sub(from);
+            let (group, partition) = (u64::from(group.0), u64::from(partition));
+            put_numbers(SETTLED, &[qid, group, partition, from, len], out);
+        }
+        Change::Cursor { group, partition, offset, seeks } => {
+            let (group, partition) = (u64::from(group.0), u64::from(partition));
+            put_numbers(CURSOR, &[qid, group, partition, offset, u64::from(seeks)], out);
+        }
+        Change::Attempts { group, id, attempts } => {
+            put_numbers(ATTEMPTS, &[qid, u64::from(group.0)], out);
+            put_id(id, out);
+            put_varint(u64::from(attempts), out);
+        }
+        Change::Dead { group, id, reason, attempts } => {
+            put_numbers(DEAD, &[qid, u64::from(group.0)], out);
+            put_id(id, out);
+            put_varint(u64::from(attempts), out);
+            out.push(match reason {
+                DeadReason::Exhausted => 0,
+                DeadReason::Rejected => 1,
+            });
+        }
+        Change::GroupCreated { group, commit } => {
+            put_numbers(GROUP_CREATED, &[qid, u64::from(group.0)], out);
+            out.push(match commit {
+                Commit::Auto => 0,
+                Commit::Explicit => 1,
+            });
+        }
+        Change::GroupRemoved { group } => {
+            put_numbers(GROUP_REMOVED, &[qid, u64::from(group.0)], out);
+        }
+        Change::GroupsNumbered { next } => {
+            put_numbers(GROUPS_NUMBERED, &[qid, u64::from(next)], out);
+        }
+        Change::Grown { from, to, partition, before } => {
+            let numbers = [from, to, partition].map(u64::from);
+            put_numbers(GROWN, &[qid, numbers[0], numbers[1], numbers[2], before], out);
+        }
+    }
+}
+
+fn put_id(id: MessageId, out: &mut Vec<u8>) {
+    put_varint(u64::from(id.partition), out);
+    put_varint(id.offset, out);
+}
+
+/// Appends bytes behind their checksum, and says where that begins.
+fn put_checked(bytes: &[u8], out: &mut Vec<u8>) -> usize {
+    let position = out.len();
+    out.extend_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
+    out.extend_from_slice(bytes);
+    position
+}
+
 /// Appends one delivery to what [`Refs::new`] takes.
 pub fn put_ref(sid: u64, qos: QoS, retain: bool, identifiers: &[u32], out: &mut Vec<u8>) {
     put_varint(sid, out);
@@ -111,12 +227,12 @@ pub fn put_ref(sid: u64, qos: QoS, retain: bool, identifiers: &[u32], out: &mut 
     }
 }
 
-pub(super) fn put_numbers(kind: u8, numbers: &[u64], out: &mut Vec<u8>) {
+fn put_numbers(kind: u8, numbers: &[u64], out: &mut Vec<u8>) {
     out.push(kind);
     numbers.iter().for_each(|&number| put_varint(number, out));
 }
 
-pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -124,7 +240,7 @@ pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     put_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }

@@ -5,17 +5,21 @@
 //! them. Sessions are meant by a number of their own (`sid`), messages by theirs (`id`), neither of
 //! which is ever used again. docs/design/storage.md has the table.
 
+mod content;
 mod decode;
 mod encode;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use dunlin_packets::{PacketId, QoS, SubscriptionOptions};
 use dunlin_queue::Time;
 use dunlin_queue::partitioned::{Change, GroupId};
 
+pub use content::QueueContent;
 pub use decode::Records;
 pub use encode::put_ref;
-pub use queue::{ConsumerRecord, QueueChunkRecord, QueueContent, QueueMessageRecord, QueueRecord};
+pub use queue::{ConsumerRecord, QueueMessageRecord, QueueRecord};
 
 /// A record that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,37 +111,49 @@ pub enum Record<'a> {
     },
     /// The keys of the hash that is stored with messages.
     Keys([u64; 4]),
-    /// A partitioned queue.
+    /// A queue exists.
     Queue(QueueRecord<'a>),
-    /// The queue has ended: nothing of it is left.
+    /// The queue has ended: nothing of it is left, wherever its records stand.
     QueueEnd {
         /// Which.
         qid: u64,
     },
-    /// What a consumer group of a queue is called.
+    /// What a group of a queue is called; that it exists is a change.
     QueueGroup {
-        /// Which queue.
+        /// Of which queue.
         qid: u64,
-        /// The group's number.
+        /// Its number.
         group: GroupId,
         /// Its name.
         name: &'a str,
-        /// The routing keys it gets; empty for all.
+        /// What it consumes of the queue.
         filter: &'a str,
-        /// It ends with its only consumer.
+        /// It ends with its last member.
         is_temporary: bool,
     },
-    /// A message of a queue.
+    /// A queue has a message.
     QueueMessage(QueueMessageRecord<'a>),
-    /// Anything else that a queue has to know after a crash.
+    /// What else is to be known of a queue.
     QueueChange {
-        /// Which queue.
+        /// Which.
         qid: u64,
-        /// Never [`Change::Enqueued`], which is a record of its own.
+        /// Anything but [`Change::Enqueued`], which is [`Record::QueueMessage`].
         change: Change,
     },
-    /// A piece of a queue's index.
-    QueueChunk(QueueChunkRecord<'a>),
+    /// A piece of a queue's index that is not in memory. After a restart it means nothing.
+    QueueChunk {
+        /// Of which queue.
+        qid: u64,
+        /// Of which partition.
+        partition: u16,
+        /// Which piece.
+        chunk: u64,
+        /// What the queue has made of it.
+        bytes: &'a [u8],
+        /// Where its checksum begins, and the bytes behind that, counted from the beginning of the
+        /// frame's records.
+        position: usize,
+    },
     /// A session consumes a queue.
     Consumer(ConsumerRecord<'a>),
 }
@@ -261,6 +277,20 @@ const FREED: u8 = 11;
 const RETAINED_GONE: u8 = 12;
 const KEYS: u8 = 13;
 const SENT_EXACTLY_ONCE: u8 = 14;
+const QUEUE: u8 = 15;
+const QUEUE_END: u8 = 16;
+const QUEUE_GROUP: u8 = 17;
+const QUEUE_MESSAGE: u8 = 18;
+const QUEUE_CHUNK: u8 = 19;
+const CONSUMER: u8 = 20;
+const SETTLED: u8 = 21;
+const CURSOR: u8 = 22;
+const ATTEMPTS: u8 = 23;
+const DEAD: u8 = 24;
+const GROUP_CREATED: u8 = 25;
+const GROUP_REMOVED: u8 = 26;
+const GROUPS_NUMBERED: u8 = 27;
+const GROWN: u8 = 28;
 
 const QOS_BITS: u8 = 0b11;
 const RETAIN: u8 = 1 << 2;
@@ -269,6 +299,11 @@ const HAS_EXPIRY: u8 = 1 << 4;
 const HAS_IDENTIFIERS: u8 = 1 << 3;
 const IS_ONLINE: u8 = 1;
 const HAS_WILL: u8 = 1 << 1;
+const PRIORITY_BITS: u8 = 0b1111;
+const HAS_DELIVER_AT: u8 = 1 << 5;
+
+/// Offsets of a partition are below: so that no sum of two overflows. Nobody gets there.
+const OFFSET_END: u64 = 1 << 62;
 
 /// Bytes of the checksum before a message's content.
 pub const CHECKSUM_BYTES: usize = 4;

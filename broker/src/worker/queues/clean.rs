@@ -4,7 +4,7 @@ use dunlin_queue::partitioned::{Located, MessageId};
 
 use super::QueueKey;
 use super::record::{QueuedCargo, Written, write_group, write_queue};
-use crate::store::record::{QueueChunkRecord, QueueMessageRecord, Record};
+use crate::store::record::{QueueMessageRecord, Record};
 use crate::worker::{Transport, Worker};
 
 impl<T: Transport> Worker<T> {
@@ -16,8 +16,8 @@ impl<T: Transport> Worker<T> {
                 self.move_queue_state(qid, records_at);
             }
             Record::QueueMessage(message) => self.move_queue_message(&message),
-            Record::QueueChunk(chunk) => {
-                self.move_queue_chunk(&chunk, records_at + chunk.position as u64);
+            Record::QueueChunk { position, .. } => {
+                self.move_queue_chunk(record, records_at + position as u64);
             }
             _ => {}
         }
@@ -66,14 +66,14 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    fn move_queue_chunk(&mut self, record: &QueueChunkRecord<'_>, position: u64) {
-        let QueueChunkRecord { qid, partition, chunk, .. } = *record;
+    fn move_queue_chunk(&mut self, record: &Record<'_>, position: u64) {
+        let Record::QueueChunk { qid, partition, chunk, .. } = *record else { return };
         let Some(key) = self.key_of(qid) else { return };
         let slot = self.queues.get(key);
         let is_needed =
             slot.is_some_and(|slot| slot.queue.is_chunk_needed(partition, chunk, position));
         if let Some(journal) = self.journal.as_mut().filter(|_| is_needed) {
-            let offset = journal.write(&Record::QueueChunk(*record));
+            let offset = journal.write(record);
             let what = Written::ChunkMoved(partition, chunk, position);
             journal.cargo.queued.push(QueuedCargo { key, what, offset });
         }

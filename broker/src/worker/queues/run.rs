@@ -6,7 +6,7 @@ use dunlin_queue::partitioned::Action;
 use super::load::Dead;
 use super::record::{QueuedCargo, Written};
 use super::{QueueKey, Queues, Ready};
-use crate::store::record::{QueueChunkRecord, Record};
+use crate::store::record::Record;
 use crate::worker::timers::Timer;
 use crate::worker::{Transport, Worker};
 
@@ -70,8 +70,8 @@ impl<T: Transport> Worker<T> {
             .is_some_and(|slot| slot.queue.encode_chunk(partition, chunk, &mut bytes));
         if let Some(journal) = self.journal.as_mut().filter(|_| is_wanted) {
             let qid = key.qid;
-            let record = QueueChunkRecord { qid, partition, chunk, bytes: &bytes, position: 0 };
-            let offset = journal.write(&Record::QueueChunk(record));
+            let record = Record::QueueChunk { qid, partition, chunk, bytes: &bytes, position: 0 };
+            let offset = journal.write(&record);
             let what = Written::Chunk(partition, chunk);
             journal.cargo.queued.push(QueuedCargo { key, what, offset });
         }
