@@ -297,3 +297,33 @@ fn capture_is_part_of_the_publishers_acknowledgement_unless_it_is_not_to_be() {
         }
     }
 }
+
+#[test]
+fn the_group_of_a_session_that_a_crash_ends_is_gone_and_that_of_one_that_lives_on_is_not() {
+    for outlives in [false, true] {
+        let mut sim = durable(2, Settings::default());
+        let connecting = match outlives {
+            true => Connecting::v5("w").resume().expiry(1000),
+            false => Connecting::v5("w"),
+        };
+        let worker = Client::online(&mut sim, &connecting);
+        crate::queues::subscribe(&mut sim, &worker, "$queue/jobs", &[("settle", "auto")]);
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for id in 1..=2 {
+            publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id);
+        }
+        worker.send(&mut sim, puback(1));
+        assert_eq!(worker.take().len(), 3);
+        let sim = after_power_cut(sim, 2, Settings::default());
+        let mut sim = after_power_cut(sim, 2, Settings::default());
+        // A group of its own gets what is left, and what the one that lives on has settled is gone
+        // only when this one has settled it too.
+        let (other, came) = consumer_of(&mut sim, "o", "$queue/jobs", &[("settle", "auto")]);
+        assert_eq!(came.len(), 1, "{came:?}");
+        assert!(came[0].contains("\"2\""), "{came:?}");
+        other.send(&mut sim, puback(1));
+        let again = Client::connect(&mut sim, &connecting);
+        let came = again.take();
+        assert_eq!(came.len(), if outlives { 2 } else { 1 }, "{came:?}");
+    }
+}

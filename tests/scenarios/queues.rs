@@ -560,3 +560,75 @@ fn one_key_is_worked_on_by_one_consumer_at_a_time_where_that_is_asked_for() {
     worker.send(&mut sim, puback(1));
     assert_eq!(heads(&worker), ["PUBLISH $queue/jobs/a \"2\""]);
 }
+
+#[test]
+fn a_consumer_that_answers_nothing_loses_its_partitions_until_it_says_something() {
+    for workers in [1, 3] {
+        let mut sim = Sim::new(workers, with_queue("jobs partitions=1 lease=10s attempts=0"));
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let asked = [("consumer-group", "g"), ("prefetch", "2"), ("settle", "auto")];
+        let hung = consumer(&mut sim, "hung", "$queue/jobs", &asked);
+        let other = consumer(&mut sim, "other", "$queue/jobs", &asked);
+        for id in 1..=3 {
+            publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id);
+        }
+        assert_eq!(hung.take().len(), 2);
+        let mut came = Vec::new();
+        while came.is_empty() {
+            assert!(sim.now().as_millis() < 1_000_000_200_000, "it is stuck");
+            sim.advance_s(5);
+            came = heads(&other);
+        }
+        assert_eq!(came, ["PUBLISH $queue/jobs/k \"1\"", "PUBLISH $queue/jobs/k \"2\""]);
+        (1..=2).for_each(|id| other.send(&mut sim, puback(id)));
+        assert_eq!(heads(&other), ["PUBLISH $queue/jobs/k \"3\""]);
+        other.send(&mut sim, puback(3));
+        other.drop_connection(&mut sim);
+        publish(&mut sim, &publisher, "$queue/jobs/k", "4", 4);
+        assert!(hung.take().is_empty());
+        hung.send(&mut sim, puback(1));
+        assert_eq!(heads(&hung), ["PUBLISH $queue/jobs/k \"4\""]);
+    }
+}
+
+#[test]
+fn a_consumer_with_nothing_to_answer_is_not_taken_for_gone() {
+    let mut sim = Sim::new(2, with_queue("jobs partitions=1 lease=10s"));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let asked = [("consumer-group", "g"), ("settle", "auto")];
+    let first = consumer(&mut sim, "first", "$queue/jobs", &asked);
+    let second = consumer(&mut sim, "second", "$queue/jobs", &asked);
+    (0..100).for_each(|_| sim.advance_s(10));
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    assert_eq!((first.take().len(), second.take().len()), (1, 0));
+}
+
+#[test]
+fn queues_in_memory_take_no_more_memory_than_they_may() {
+    let mut sim = Sim::new(2, with_options(&[("queues.memory_per_worker", "1000")]));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let payload = "x".repeat(400);
+    for id in 1..=3 {
+        publish(&mut sim, &publisher, "$queue/jobs/k", &payload, id);
+    }
+    let answers = publisher.take();
+    assert_eq!(answers[..2], acks(1, 2));
+    assert!(answers[2].starts_with("PUBACK 3 QuotaExceeded"), "{answers:?}");
+    let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", &[("settle", "auto")]);
+    assert_eq!(came.len(), 2);
+    worker.send(&mut sim, puback(1));
+    publish(&mut sim, &publisher, "$queue/jobs/k", &payload, 4);
+    assert_eq!(publisher.take(), ["PUBACK 4"]);
+}
+
+#[test]
+fn a_client_whose_identifier_can_be_no_group_has_to_name_one() {
+    let mut sim = Sim::new(2, Settings::default());
+    let long = "c".repeat(300);
+    let client = Client::online(&mut sim, &Connecting::v5(&long));
+    subscribe(&mut sim, &client, "$queue/jobs", &[]);
+    let answer = client.take().remove(0);
+    assert!(answer.starts_with("SUBACK 1 [83] [ReasonString("), "{answer}");
+    subscribe(&mut sim, &client, "$queue/jobs", &[("consumer-group", "g")]);
+    assert_eq!(client.take(), ["SUBACK 1 [01]"]);
+}

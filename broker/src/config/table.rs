@@ -246,6 +246,13 @@ pub(super) const TABLE: &[Spec] = &[
         |c| &mut c.settings.queues.index_bytes,
     )
     .within(0..=BYTES_MAX),
+    option(
+        "queues.memory_per_worker",
+        "Bytes of messages of one worker's queues that are in memory only, as their level is memory or\n\
+         data_dir is empty. At the limit they refuse more.",
+        |c| &mut c.settings.queues.memory_bytes,
+    )
+    .within(0..=BYTES_MAX),
     option("queues.default", QUEUES_DEFAULT, |c| &mut c.settings.queues.defaults),
     option(
         "queues.declare",

@@ -12,7 +12,7 @@ pub mod settings;
 pub mod terms;
 
 pub use address::{
-    PublishTo, QueueName, SubscribeTo, Verb, is_queue_topic, publish_to, subscribe_to,
+    PublishTo, QueueName, SubscribeTo, Verb, check_group, is_queue_topic, publish_to, subscribe_to,
 };
 pub use compose::{
     DeadInfo, DeliveryInfo, alive_properties, dead_properties, delivery_properties, delivery_topic,

@@ -1,6 +1,6 @@
 //! What an operator decides about queues.
 
-use dunlin_queue::partitioned::{BadConfig, Config, Mode};
+use dunlin_queue::partitioned::{BadConfig, Config, Mode, Retention};
 use dunlin_session::Level;
 
 use super::terms::PREFETCH_MAX;
@@ -14,6 +14,9 @@ pub struct QueueSettings {
     pub max: usize,
     /// Bytes of memory for the indexes of one worker's queues; what is above it is on disk.
     pub index_bytes: usize,
+    /// Bytes of messages of one worker's queues that are in memory only, as their level is `memory`
+    /// or there is no log; more are refused.
+    pub memory_bytes: usize,
     /// How a queue is that is not declared.
     pub defaults: QueueConfig,
     /// Queues that are there from the beginning, by name.
@@ -26,6 +29,7 @@ impl Default for QueueSettings {
             auto_create: true,
             max: 10_000,
             index_bytes: 64 << 20,
+            memory_bytes: 1 << 30,
             defaults: QueueConfig::default(),
             declared: Vec::new(),
         }
@@ -71,7 +75,7 @@ pub struct QueueConfig {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self {
-            core: Config::default(),
+            core: Config { member_timeout_ms: 60_000, ..Config::default() },
             level: None,
             capture: Vec::new(),
             is_capture_acknowledged: true,
@@ -104,8 +108,18 @@ impl QueueConfig {
         Ok(())
     }
 
-    /// The queue of its dead letters: a work queue with as many partitions and the same retention,
-    /// where a message can be tried any number of times.
+    /// Milliseconds after which a member that has messages and says nothing is taken for gone: never
+    /// before it could have been given the same ones again; 0 for never.
+    #[must_use]
+    pub fn member_timeout_ms(&self) -> u32 {
+        match self.core.member_timeout_ms {
+            0 => 0,
+            millis => millis.max(self.core.lease_ms.saturating_mul(2)),
+        }
+    }
+
+    /// The queue of its dead letters: a work queue with as many partitions and the same retention
+    /// but for age, where a message can be tried any number of times.
     #[must_use]
     pub fn dead_letter_config(&self) -> Self {
         let core = Config {
@@ -113,6 +127,7 @@ impl QueueConfig {
             attempts_max: 0,
             is_compacted: false,
             has_dead_letters: false,
+            retention: Retention { age_ms_max: 0, ..self.core.retention },
             ..self.core
         };
         Self { core, capture: Vec::new(), ..self.clone() }

@@ -6,15 +6,16 @@ use dunlin_router::Subscription;
 use dunlin_session::Answer as ClientAnswer;
 
 use super::{MemberTerms, QueueAnswer, Refusal};
-use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, subscribe_to};
+use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, check_group, subscribe_to};
 use crate::store::StoredConsumer;
 use crate::store::record::{ConsumerRecord, Record};
 use crate::worker::mail::Mail;
 use crate::worker::sessions::{SessionId, SessionKey};
 use crate::worker::{Transport, Worker};
 
-/// Queues one session may consume.
+/// Queues one session may consume, and bytes of a filter for one.
 const CONSUMERS_MAX: usize = 256;
+const FILTER_BYTES_MAX: usize = 1024;
 
 /// In the log: PUBACK settles.
 const AUTO_SETTLED: u8 = 1;
@@ -107,13 +108,18 @@ impl<T: Transport> Worker<T> {
         if options.qos == QoS::AtMostOnce {
             return Err(Refusal::bad_request("a queue is consumed at QoS 1 or 2"));
         }
+        if filter.len() > FILTER_BYTES_MAX {
+            return Err(Refusal::bad_request("the filter is too long for a queue"));
+        }
+        let named = to.group.or(asked.group);
+        let group = named.unwrap_or(self.sessions.get(session).session.client_id());
+        // What a consumer could not say in `group-id`.
+        check_group(group).map_err(|bad| Refusal::bad_request(bad.0))?;
         let known = self.queues.consumers.get(&session);
         let is_new = known.is_none_or(|all| all.iter().all(|it| &*it.filter != filter));
         if is_new && known.is_some_and(|all| all.len() >= CONSUMERS_MAX) {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "too many queues"));
         }
-        let slot = self.sessions.get(session);
-        let named = to.group.or(asked.group);
         let is_temporary = named.is_none();
         let mut flags = if is_temporary { TEMPORARY } else { 0 };
         match asked.is_auto_settled {
@@ -126,7 +132,7 @@ impl<T: Transport> Worker<T> {
         }
         let consumer = Consumer {
             filter: filter.into(),
-            group: named.unwrap_or(slot.session.client_id()).into(),
+            group: group.into(),
             options,
             identifier,
             flags,
@@ -174,7 +180,7 @@ impl<T: Transport> Worker<T> {
             queue: to.queue.to_string().into(),
             group: group_name(group, to.filter),
             filter: to.filter.into(),
-            is_temporary: flags & TEMPORARY != 0,
+            is_temporary: flags & TEMPORARY != 0 && self.sessions.get(session).durable.is_none(),
             commit: if is_explicit { Commit::Explicit } else { Commit::Auto },
             start,
             session: self.sessions.key(self.index, session),

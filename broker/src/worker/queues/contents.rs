@@ -14,6 +14,8 @@ pub(super) struct Content {
     pub(super) key_at: u16,
     /// It was published to somebody else, and captured.
     pub(super) is_captured: bool,
+    /// It is nowhere else.
+    pub(super) is_only: bool,
 }
 
 /// Messages by offset, from the first that is in memory.

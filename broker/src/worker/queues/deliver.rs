@@ -99,11 +99,11 @@ impl<T: Transport> Worker<T> {
     /// A share of a message, if it is in memory.
     pub(super) fn content(&mut self, key: QueueKey, id: MessageId) -> Option<Content> {
         let contents = self.queues.get(key)?.contents.get(usize::from(id.partition))?;
-        let Content { message, at, key_at, is_captured } = contents.get(id.offset)?;
+        let Content { message, at, key_at, is_captured, .. } = contents.get(id.offset)?;
         let (at, key_at, is_captured) = (*at, *key_at, *is_captured);
         // The queue's own share stays.
         let message = self.pool.share(message);
-        Some(Content { message, at, key_at, is_captured })
+        Some(Content { message, at, key_at, is_captured, is_only: false })
     }
 
     /// Sends a member what it was given, in order, as far as that is in memory; asks for the rest.

@@ -1,6 +1,6 @@
 //! A message gets its place in a queue, and its record in the log.
 
-use dunlin_packets::{Properties, PropertiesBuf};
+use dunlin_packets::{Properties, PropertiesBuf, ReasonCode};
 use dunlin_queue::partitioned::{Change, Context, MessageId, NewMessage};
 use dunlin_queue::{DropReason, MessageRef, Time};
 
@@ -96,10 +96,9 @@ impl<T: Transport> Worker<T> {
         terms: Terms,
     ) -> Result<Receipt, Refusal> {
         let is_durable = self.is_durable_queue(key);
-        let refused = if is_durable { self.log_refusal() } else { None };
-        if let Some(code) = refused {
+        if let Some(refusal) = self.refusal_of_space(key, &message) {
             self.pool.release(message);
-            return Err(Refusal::new(code, "the storage takes no more"));
+            return Err(refusal);
         }
         let mut encoded = std::mem::take(&mut self.queues.scratch);
         encoded.clear();
@@ -142,6 +141,21 @@ impl<T: Transport> Worker<T> {
         self.queues.scratch = encoded;
         self.absorb(key);
         receipt
+    }
+
+    /// Why a queue takes nothing more, whatever its own limits are.
+    fn refusal_of_space(&self, key: QueueKey, message: &MessageRef) -> Option<Refusal> {
+        let level = self.queues.get(key)?.level;
+        if self.journal.is_some() && level != Level::Memory {
+            let code = self.log_refusal()?;
+            return Some(Refusal::new(code, "the storage takes no more"));
+        }
+        let bytes = self.queues.only_bytes + self.pool.get(message).len();
+        let is_full = bytes > self.shared.settings.queues.memory_bytes;
+        is_full.then_some(Refusal::new(
+            ReasonCode::QuotaExceeded,
+            "queues take all the memory they may",
+        ))
     }
 
     /// Writes the message down; it is delivered when that is safe.
@@ -205,11 +219,14 @@ impl<T: Transport> Worker<T> {
         }
         let now = self.now;
         let partitions = self.queues.get(key).map_or(0, |slot| slot.queue.partitions());
-        self.queues.cached_bytes += len;
+        match is_durable {
+            true => self.queues.cached_bytes += len,
+            false => self.queues.only_bytes += len,
+        }
         let Some(slot) = self.queues.get_mut(key) else { return self.pool.release(message) };
         slot.contents.resize_with(usize::from(partitions), Contents::default);
         let Terms { key_at, is_captured, .. } = terms;
-        let content = Content { message, at: now, key_at, is_captured };
+        let content = Content { message, at: now, key_at, is_captured, is_only: !is_durable };
         slot.contents[usize::from(id.partition)].put(id.offset, content);
     }
 

@@ -85,9 +85,8 @@ impl<T: Transport> Worker<T> {
     fn ask(&mut self, key: QueueKey, what: Loading, position: u64, len: usize) {
         let number = self.queues.loads.insert(Load { key, what }) as u64;
         let wanted = Wanted { id: NUMBERS_FROM | number, position, len };
-        if let Some(journal) = &self.journal {
-            journal.requests.ask(self.index, vec![wanted]);
-        }
+        self.queues.wanted.push(wanted);
+        self.queues.is_busy = true;
     }
 
     /// Asks for a piece of the index.
@@ -252,6 +251,7 @@ impl<T: Transport> Worker<T> {
         };
         let message: MessageRef = self.pool.insert(&fields, self.now);
         self.pool.set_expiry(&message, stored.expires_at);
-        Some(Content { message, at: stored.at, key_at: 0, is_captured: stored.is_captured })
+        let (at, is_captured) = (stored.at, stored.is_captured);
+        Some(Content { message, at, key_at: 0, is_captured, is_only: false })
     }
 }

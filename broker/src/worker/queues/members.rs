@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dunlin_packets::ReasonCode;
 use dunlin_queue::Time;
-use dunlin_queue::partitioned::{Commit, GroupId, MemberId, Mode, Queue, Start};
+use dunlin_queue::partitioned::{Commit, Config, GroupId, MemberId, Mode, Queue, Start};
 use dunlin_router::{QueueId, Subscription, Target};
 use dunlin_session::Answer as ClientAnswer;
 
@@ -17,6 +17,11 @@ use crate::worker::mail::Mail;
 use crate::worker::settings::Level;
 use crate::worker::{Transport, Worker};
 
+/// What the core goes by.
+pub(super) fn core_config(config: &QueueConfig) -> Config {
+    Config { member_timeout_ms: config.member_timeout_ms(), ..config.core }
+}
+
 /// Within a session's own limits: a consumer that asks for more gets so many.
 const PREFETCH_MAX: u32 = 10_000;
 
@@ -26,7 +31,8 @@ impl<T: Transport> Worker<T> {
         if !self.shared.settings.queues.auto_create && !is_dead(name) {
             return Err(Refusal::bad_topic("there is no such queue"));
         }
-        if self.queues.slots.len() >= self.shared.settings.queues.max {
+        // Those of dead letters are not counted: there is one for each other at most.
+        if !is_dead(name) && self.queues.count >= self.shared.settings.queues.max {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "as many queues as there may be"));
         }
         if self.log_refusal().is_some() {
@@ -53,7 +59,7 @@ impl<T: Transport> Worker<T> {
 
     /// Makes a queue.
     pub(super) fn create_queue(&mut self, name: &str, config: &Arc<QueueConfig>) -> QueueKey {
-        let queue = Queue::new(config.core).unwrap_or_else(|bad| {
+        let queue = Queue::new(core_config(config)).unwrap_or_else(|bad| {
             unreachable!("the configuration was checked at the start: {bad:?}");
         });
         let qid = match &self.journal {
@@ -91,6 +97,7 @@ impl<T: Transport> Worker<T> {
             queue,
             groups: Vec::new(),
             members: BTreeMap::new(),
+            lapsed: BTreeMap::new(),
             by_session: BTreeMap::new(),
             contents: Vec::new(),
             timer_at: Time::NEVER,
@@ -100,6 +107,7 @@ impl<T: Transport> Worker<T> {
             idle_looks: 0,
             said: 0,
         });
+        self.queues.count += usize::from(!is_dead(name));
         self.queues.by_name.insert(name.into(), key.slot);
         self.queues.by_qid.insert(qid, key.slot);
         let is_counted = config.is_capture_acknowledged && level != Level::Memory;
@@ -148,6 +156,7 @@ impl<T: Transport> Worker<T> {
         let group = match existing {
             Some(group) => {
                 self.seek_if_asked(key, group, join)?;
+                self.note_group(key, group, join.is_temporary);
                 group
             }
             None => self.create_group(key, join)?,
@@ -167,6 +176,17 @@ impl<T: Transport> Worker<T> {
             return Ok(());
         }
         self.add_member(key, group, join, terms)
+    }
+
+    /// Whether the group outlives a crash is for its only session to say, each time it comes.
+    fn note_group(&mut self, key: QueueKey, group: GroupId, is_temporary: bool) {
+        let slot = self.queues.get_mut(key);
+        let known = slot.and_then(|slot| slot.groups.iter_mut().find(|it| it.id == group));
+        if let Some(known) = known
+            && std::mem::replace(&mut known.is_temporary, is_temporary) != is_temporary
+        {
+            self.record_group(key, group);
+        }
     }
 
     fn add_member(
@@ -245,7 +265,8 @@ impl<T: Transport> Worker<T> {
         let Some(slot) = self.queues.get(key) else { return };
         let Some(group) = slot.find_group(&leave.group).map(|group| group.id) else { return };
         if let Some(&member) = slot.by_session.get(&(leave.session, group)) {
-            self.with_queue(key, |queue, cx| queue.leave(group, member, cx));
+            // One that has lapsed has left already.
+            let _ = self.with_queue(key, |queue, cx| queue.leave(group, member, cx));
             self.forget_member(key, group, member);
             self.absorb(key);
         }
@@ -256,19 +277,62 @@ impl<T: Transport> Worker<T> {
 
     /// A member is none any more.
     pub(super) fn forget_member(&mut self, key: QueueKey, group: GroupId, member: MemberId) {
+        if let Some(gone) = self.take_member(key, group, member)
+            && let Some(slot) = self.queues.get_mut(key)
+        {
+            slot.by_session.remove(&(gone.session, group));
+        }
+    }
+
+    /// A member has had messages and said nothing for too long: its partitions go to others. It is
+    /// one again as soon as it says something.
+    pub(super) fn lapse_member(&mut self, key: QueueKey, group: GroupId, member: MemberId) {
+        let Some(gone) = self.take_member(key, group, member) else { return };
+        tracing::info!(client = %gone.client_id, "a consumer has answered nothing for too long");
+        if let Some(slot) = self.queues.get_mut(key) {
+            slot.lapsed.insert((group, member), gone);
+        }
+    }
+
+    fn take_member(&mut self, key: QueueKey, group: GroupId, member: MemberId) -> Option<Member> {
         let now = self.now;
-        let Some(slot) = self.queues.get_mut(key) else { return };
-        let Some(gone) = slot.members.remove(&(group, member)) else { return };
-        slot.by_session.remove(&(gone.session, group));
+        let slot = self.queues.get_mut(key)?;
+        let lapsed = || slot.lapsed.remove(&(group, member));
+        let mut gone = slot.members.remove(&(group, member)).or_else(lapsed)?;
         let has_others = slot.members.keys().any(|(of, _)| *of == group);
         if let Some(group) = slot.groups.iter_mut().find(|it| it.id == group && !has_others) {
             group.idle_since = now;
         }
-        for waiting in gone.waiting {
+        for waiting in std::mem::take(&mut gone.waiting) {
             if let Some(content) = waiting.content {
                 self.pool.release(content.message);
             }
         }
+        Some(gone)
+    }
+
+    /// A consumer that had lapsed has said something. Says as which member it goes on.
+    pub(super) fn revive_member(
+        &mut self,
+        key: QueueKey,
+        group: GroupId,
+        member: MemberId,
+    ) -> Option<MemberId> {
+        let mut back = self.queues.get_mut(key)?.lapsed.remove(&(group, member))?;
+        let prefetch = back.terms.prefetch;
+        let joined = self.with_queue(key, |queue, cx| queue.join(group, prefetch, cx));
+        let member = joined.and_then(Result::ok)?;
+        // What it had is others' now.
+        (back.unanswered, back.unanswered_bytes, back.is_listed) = (0, 0, false);
+        let slot = self.queues.get_mut(key)?;
+        slot.by_session.insert((back.session, group), member);
+        slot.members.insert((group, member), back);
+        if let Some(group) = slot.groups.iter_mut().find(|it| it.id == group) {
+            group.idle_since = Time::NEVER;
+        }
+        self.absorb(key);
+        self.queues.list(key, group, member);
+        Some(member)
     }
 
     /// Ends a group that has no member.
@@ -311,7 +375,12 @@ impl<T: Transport> Worker<T> {
         for answer in answers {
             let QueueAnswer { key, group, member, id, bytes, answer } = *answer;
             let Some(slot) = self.queues.get_mut(key) else { continue };
-            let Some(known) = slot.members.get_mut(&(group, member)) else { continue };
+            let Some(known) = slot.members.get_mut(&(group, member)) else {
+                if answer != ClientAnswer::Unsent {
+                    let _ = self.revive_member(key, group, member);
+                }
+                continue;
+            };
             known.unanswered = known.unanswered.saturating_sub(1);
             known.unanswered_bytes = known.unanswered_bytes.saturating_sub(bytes as usize);
             let is_auto_settled = known.terms.is_auto_settled;
@@ -368,8 +437,9 @@ impl<T: Transport> Worker<T> {
     /// Ends a queue that was made because somebody named it, and that nobody uses.
     pub(super) fn remove_queue(&mut self, key: QueueKey) {
         let is_durable = self.is_durable_queue(key);
-        let Queues { slots, by_name, by_qid, log_bytes, .. } = &mut self.queues;
+        let Queues { slots, by_name, by_qid, log_bytes, count, .. } = &mut self.queues;
         let Some(slot) = slots.try_remove(key.slot as usize) else { return };
+        *count -= usize::from(!is_dead(&slot.name));
         by_name.remove(&slot.name);
         by_qid.remove(&key.qid);
         *log_bytes = log_bytes.saturating_sub(slot.counted_bytes);
@@ -392,5 +462,8 @@ impl<T: Transport> Worker<T> {
             }
         }
         tracing::info!(queue = %slot.name, "a queue that nobody used was removed");
+        if slot.said != 0 {
+            self.publish_text(&format!("queues/{}", slot.name), "");
+        }
     }
 }

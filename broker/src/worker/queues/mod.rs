@@ -59,6 +59,7 @@ use super::conn::ConnId;
 use super::sessions::{SessionId, SessionKey};
 use super::settings::{Level, Settings};
 use crate::queues::{QueueConfig, QueueName};
+use crate::store::Wanted;
 
 /// A queue of this worker, as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,7 +155,7 @@ pub(super) struct GroupSlot {
     name: Box<str>,
     /// Of the routing key; empty for all.
     filter: Box<str>,
-    /// It ends with its only consumer, whose client identifier it is named by.
+    /// It is that of a session that a crash ends: it does not outlive one either.
     is_temporary: bool,
     /// Since when it has no member; [`Time::NEVER`] as long as it has.
     idle_since: Time,
@@ -199,7 +200,10 @@ pub(super) struct QueueSlot {
     queue: Queue,
     groups: Vec<GroupSlot>,
     members: BTreeMap<(GroupId, MemberId), Member>,
-    /// Which member a session is.
+    /// Members that had messages and said nothing for too long. They are members again when they
+    /// say something.
+    lapsed: BTreeMap<(GroupId, MemberId), Member>,
+    /// Which member a session is, or was when it lapsed.
     by_session: BTreeMap<(SessionKey, GroupId), MemberId>,
     /// Messages in memory, by partition.
     contents: Vec<Contents>,
@@ -248,6 +252,10 @@ pub(super) struct Queues {
     by_qid: HashMap<u64, u32, RandomState>,
     index: IndexPool,
     defaults: Arc<QueueConfig>,
+    /// Queues, without those of dead letters.
+    count: usize,
+    /// Where `$SYS` goes on with them.
+    sys_from: usize,
     /// Numbers of queues where there is no log to draw them from.
     last_qid: u64,
     /// There is something to do in this turn.
@@ -257,6 +265,8 @@ pub(super) struct Queues {
     /// Bytes of contents that are in memory although they are in the log, and how many may be.
     cached_bytes: usize,
     cached_bytes_max: usize,
+    /// Bytes of messages that are in memory only.
+    only_bytes: usize,
     /// What the log has for queues that is still needed, about.
     log_bytes: u64,
 
@@ -274,6 +284,8 @@ pub(super) struct Queues {
     loads: Slab<Load>,
     /// Index chunks whose entries are on disk, with positions that they do not know of yet.
     unmoved: Vec<(QueueKey, MessageId, u64)>,
+    /// What is to be asked for at the end of the turn.
+    wanted: Vec<Wanted>,
 
     /// Dead letters whose pieces of the index are being read.
     unburied: Vec<(QueueKey, Dead)>,
@@ -298,11 +310,14 @@ impl Queues {
             // Without a log there is nowhere else.
             index: IndexPool::new(usize::MAX),
             defaults: Arc::new(settings.queues.defaults.clone()),
+            count: 0,
+            sys_from: 0,
             last_qid: 0,
             is_busy: true,
             is_open: false,
             cached_bytes: 0,
             cached_bytes_max: memory_bytes / 4,
+            only_bytes: 0,
             log_bytes: 0,
             consumers: BTreeMap::new(),
             outgoing: Slab::new(),
@@ -312,6 +327,7 @@ impl Queues {
             todo: VecDeque::new(),
             loads: Slab::new(),
             unmoved: Vec::new(),
+            wanted: Vec::new(),
             unburied: Vec::new(),
             reject_reasons: HashMap::default(),
             changes: Vec::new(),

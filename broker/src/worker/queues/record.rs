@@ -42,6 +42,13 @@ impl<T: Transport> Worker<T> {
         has_log && self.queues.get(key).is_some_and(|slot| slot.level != Level::Memory)
     }
 
+    /// Has the reader read what was asked for in this turn, all at once.
+    pub(in crate::worker) fn ask_for_queues(&mut self) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| !self.queues.wanted.is_empty()) {
+            journal.requests.ask(self.index, std::mem::take(&mut self.queues.wanted));
+        }
+    }
+
     /// Calls a queue; [`Self::absorb`] has to follow.
     pub(super) fn with_queue<R>(
         &mut self,
@@ -78,18 +85,18 @@ impl<T: Transport> Worker<T> {
         let Queues { actions, todo, is_busy, .. } = &mut self.queues;
         *is_busy |= !actions.is_empty();
         todo.extend(actions.drain(..).map(|action| (key, action)));
-        self.count_queue(key, is_durable);
+        self.count_queue(key);
     }
 
     /// Keeps figures and the timer up with a queue.
-    fn count_queue(&mut self, key: QueueKey, is_durable: bool) {
+    fn count_queue(&mut self, key: QueueKey) {
         let now = self.now;
         let Queues { slots, log_bytes, .. } = &mut self.queues;
         let Some(slot) = slots.get_mut(key.slot as usize).filter(|slot| slot.key == key) else {
             return;
         };
-        if is_durable || slot.counted_bytes > 0 {
-            let bytes = if slot.level == Level::Memory { 0 } else { slot.queue.bytes() };
+        if slot.level != Level::Memory {
+            let bytes = slot.queue.bytes();
             *log_bytes = (*log_bytes + bytes).saturating_sub(slot.counted_bytes);
             slot.counted_bytes = bytes;
         }
@@ -110,16 +117,17 @@ impl<T: Transport> Worker<T> {
     /// Lets go of the messages of a range that nobody needs any more.
     fn let_go_contents(&mut self, key: QueueKey, partition: u16, from: u64, to: u64) {
         let Self { queues, pool, .. } = self;
-        let Queues { slots, cached_bytes, .. } = queues;
+        let Queues { slots, cached_bytes, only_bytes, .. } = queues;
         let Some(slot) = slots.get_mut(key.slot as usize) else { return };
         let QueueSlot { contents, queue, .. } = slot;
         let Some(contents) = contents.get_mut(usize::from(partition)) else { return };
         for offset in contents.clip(from, to) {
-            if contents.get(offset).is_some()
-                && !queue.is_needed(MessageId { partition, offset })
-                && let Some(content) = contents.take(offset)
-            {
-                *cached_bytes = cached_bytes.saturating_sub(pool.get(&content.message).len());
+            if contents.get(offset).is_none() || queue.is_needed(MessageId { partition, offset }) {
+                continue;
+            }
+            if let Some(content) = contents.take(offset) {
+                let counted = if content.is_only { &mut *only_bytes } else { &mut *cached_bytes };
+                *counted = counted.saturating_sub(pool.get(&content.message).len());
                 pool.release(content.message);
             }
         }

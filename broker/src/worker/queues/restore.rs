@@ -1,5 +1,8 @@
 //! Queues as the log has them, made again at the start.
 
+use dunlin_queue::partitioned::GroupId;
+
+use super::members::core_config;
 use super::{GroupSlot, QueueKey};
 use crate::store::StoredQueue;
 use crate::worker::{Transport, Worker};
@@ -9,7 +12,7 @@ impl<T: Transport> Worker<T> {
     pub(in crate::worker) fn restore_queue(&mut self, stored: StoredQueue) {
         let StoredQueue { qid, name, partitions, mode, groups, restoring } = stored;
         let config = self.queue_config(&name);
-        let mut core = config.core;
+        let mut core = core_config(&config);
         // What is in it was put there under these.
         (core.partitions, core.mode) = (partitions, mode);
         if mode == dunlin_queue::partitioned::Mode::Work {
@@ -45,5 +48,16 @@ impl<T: Transport> Worker<T> {
                 .collect();
         }
         self.absorb(key);
+        self.remove_orphans(key);
+    }
+
+    /// Ends the groups of sessions that the end of the broker has ended.
+    fn remove_orphans(&mut self, key: QueueKey) {
+        let Some(slot) = self.queues.get(key) else { return };
+        let orphans = slot.groups.iter().filter(|group| group.is_temporary);
+        let orphans: Vec<GroupId> = orphans.map(|group| group.id).collect();
+        for group in orphans {
+            self.remove_group_if_idle(key, group);
+        }
     }
 }

@@ -34,6 +34,7 @@ impl<T: Transport> Worker<T> {
             self.poll_member(key, group, member);
             self.run_queue_actions();
         }
+        self.ask_for_queues();
         self.submit_if_large();
         let Queues { ready, todo, answers, .. } = &self.queues;
         let is_ready = !ready.is_empty() && !self.shutdown.is_begun();
@@ -48,7 +49,7 @@ impl<T: Transport> Worker<T> {
                 Action::Assigned { group, member, .. } => self.queues.list(key, group, member),
                 // It is given up as soon as what the member has of it is settled.
                 Action::Revoking { .. } => {}
-                Action::TimedOut { group, member } => self.forget_member(key, group, member),
+                Action::TimedOut { group, member } => self.lapse_member(key, group, member),
                 Action::DeadLetter { group, id, reason, attempts } => {
                     self.bury(key, Dead { group, id, reason, attempts });
                 }

@@ -8,6 +8,10 @@ use super::{QueueKey, QueueSlot};
 use crate::worker::timers::Timer;
 use crate::worker::{Transport, Worker};
 
+/// Queues looked at in one turn, and the pause before the next ones: there may be thousands.
+const QUEUES_AT_ONCE: usize = 64;
+const SLICE_MS: u64 = 16;
+
 impl<T: Transport> Worker<T> {
     /// Publishes the figures of the queues at home here that have changed.
     pub(in crate::worker) fn publish_queue_stats(&mut self) {
@@ -15,7 +19,12 @@ impl<T: Transport> Worker<T> {
         if interval_ms == 0 {
             return;
         }
-        let keys: Vec<QueueKey> = self.queues.slots.iter().map(|(_, slot)| slot.key).collect();
+        let from = self.queues.sys_from;
+        let slots = self.queues.slots.iter().skip_while(|(at, _)| *at < from);
+        let keys: Vec<QueueKey> = slots.take(QUEUES_AT_ONCE).map(|(_, slot)| slot.key).collect();
+        let last = keys.last().filter(|_| keys.len() == QUEUES_AT_ONCE);
+        self.queues.sys_from = last.map_or(0, |key| key.slot as usize + 1);
+        let is_more = last.is_some();
         for key in keys {
             let Some(slot) = self.queues.get(key) else { continue };
             let text = self.queue_stats(slot).to_string();
@@ -28,7 +37,8 @@ impl<T: Transport> Worker<T> {
                 self.publish_text(&name, &text);
             }
         }
-        self.timers.add(self.now.plus_millis(interval_ms), Timer::QueueSys);
+        let pause_ms = if is_more { SLICE_MS } else { interval_ms };
+        self.timers.add(self.now.plus_millis(pause_ms), Timer::QueueSys);
     }
 
     fn queue_stats(&self, slot: &QueueSlot) -> Value {

@@ -45,7 +45,10 @@ impl<T: Transport> Worker<T> {
         let member =
             member.ok_or(Refusal::from(dunlin_queue::partitioned::Refused::UnknownMember))?;
         let (id, delay_ms) = (terms.message, terms.delay_ms);
+        let is_lapsed = slot.is_some_and(|slot| slot.lapsed.contains_key(&(group, member)));
         let reason: Option<Box<str>> = terms.reason.map(Into::into);
+        let revived = if is_lapsed { self.revive_member(key, group, member) } else { None };
+        let member = revived.unwrap_or(member);
         self.settle_message(key, group, member, (verb, id, delay_ms, reason))
     }
 
