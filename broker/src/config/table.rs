@@ -248,7 +248,7 @@ pub(super) const TABLE: &[Spec] = &[
     .within(0..=BYTES_MAX),
     option(
         "queues.memory_per_worker",
-        "Bytes of messages of one worker's queues that are in memory only, as their level is memory or\n\
+        "Bytes of messages of one worker's queues that are in memory only: by level=memory, or as\n\
          data_dir is empty. At the limit they refuse more.",
         |c| &mut c.settings.queues.memory_bytes,
     )

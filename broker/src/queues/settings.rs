@@ -108,8 +108,8 @@ impl QueueConfig {
         Ok(())
     }
 
-    /// Milliseconds after which a member that has messages and says nothing is taken for gone: never
-    /// before it could have been given the same ones again; 0 for never.
+    /// Milliseconds after which a member that has messages and says nothing is taken for gone:
+    /// never before it could have been given the same ones again; 0 for never.
     #[must_use]
     pub fn member_timeout_ms(&self) -> u32 {
         match self.core.member_timeout_ms {

@@ -27,6 +27,7 @@ mod members;
 mod open_acks;
 mod publish;
 mod record;
+mod registry;
 mod restore;
 mod run;
 mod stats;

@@ -2,7 +2,7 @@
 
 use dunlin_queue::partitioned::GroupId;
 
-use super::members::core_config;
+use super::registry::core_config;
 use super::{GroupSlot, QueueKey};
 use crate::store::StoredQueue;
 use crate::worker::{Transport, Worker};
