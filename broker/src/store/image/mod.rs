@@ -5,6 +5,7 @@
 //! them comes first, but for records of one thing, of which the last holds.
 
 mod few;
+mod places;
 mod queues;
 mod reading;
 #[cfg(test)]

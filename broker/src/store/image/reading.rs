@@ -1,7 +1,7 @@
 //! Record by record to an [`Image`].
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 
 use ahash::RandomState;
@@ -10,6 +10,7 @@ use dunlin_queue::Time;
 use dunlin_router::Subscription;
 
 use super::few::FewMap;
+use super::places::Places;
 use super::queues::QueuesRead;
 use super::*;
 use crate::store::port::Numbers;
@@ -118,7 +119,7 @@ pub(super) struct Reading {
     drafts: Vec<Draft>,
     /// Where each is, by number; and the last that was looked up, as records of one session come
     /// together.
-    places: HashMap<u64, u32, RandomState>,
+    places: Places,
     last: Option<(u64, u32)>,
     messages: StoredMessages,
     retained: HashSet<ByTopic, RandomState>,
@@ -209,7 +210,7 @@ impl Reading {
             Some((last, place)) if last == sid => place,
             _ => {
                 let next = self.drafts.len() as u32;
-                let place = *self.places.entry(sid).or_insert(next);
+                let place = self.places.get_or_insert(sid, next);
                 if place == next {
                     self.drafts.push(Draft { sid, ..Draft::default() });
                 }
@@ -222,7 +223,7 @@ impl Reading {
 
     fn session_end(&mut self, sid: u64) {
         self.numbers.session = self.numbers.session.max(sid + 1);
-        if let Some(place) = self.places.remove(&sid) {
+        if let Some(place) = self.places.remove(sid) {
             self.last = None;
             let draft = std::mem::take(&mut self.drafts[place as usize]);
             self.let_go_all(draft);
@@ -238,8 +239,8 @@ impl Reading {
         // The message may have been cleaned up before this record. Another one of its number would
         // be taken for done with.
         self.numbers.message = self.numbers.message.max(id + 1);
-        let place = self.places.get(&sid);
-        let draft = place.and_then(|&place| self.drafts.get_mut(place as usize));
+        let place = self.places.get(sid);
+        let draft = place.and_then(|place| self.drafts.get_mut(place as usize));
         if draft.is_some_and(|draft| draft.refs.remove(&id).is_some()) {
             self.let_go(id);
         } else {
