@@ -6,5 +6,5 @@ mod scenes;
 mod wire;
 
 pub use rig::{ClientNo, Rig};
-pub use scenes::{FanOut, HandlePush, QueueLine};
+pub use scenes::{FanOut, HandlePush, IdleQueues, QueueLine};
 pub use wire::{Delivery, WireClient};

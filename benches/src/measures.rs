@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dunlin_benches::{FanOut, HandlePush, QueueLine};
+use dunlin_benches::{FanOut, HandlePush, IdleQueues, QueueLine};
 use dunlin_packets::{Properties, QoS, Version};
 use dunlin_queue::{
     DeliveryQueue, Entry, Identifiers, MessageFields, MessagePool, OverflowPolicy, QueueLimits,
@@ -27,6 +27,8 @@ pub(crate) fn measure(name: &str, instructions: &Path) -> Result<f64, String> {
         "bytes/publish-1000-q1" => Ok(publish(1).1),
         "allocations/queue" => Ok(queue()),
         "allocations/queue-line" => Ok(queue_line()),
+        "bytes/idle-queue" => Ok(idle_queue(false)),
+        "bytes/idle-queue-with-group" => Ok(idle_queue(true)),
         "pool/reuse-percent" => Ok(pool().0),
         "pool/slots" => Ok(pool().1),
         "ratio/enqueue-to-handle-push" => Ok(enqueue_to_handle_push()),
@@ -93,6 +95,20 @@ fn queue_line() -> f64 {
         count += info.count_total;
     }
     count as f64 / (2 * OPERATIONS) as f64
+}
+
+/// Bytes of memory for each of many queues that are idle.
+fn idle_queue(has_group: bool) -> f64 {
+    const FEW: usize = 1000;
+    const MANY: usize = 5000;
+    let held = |count| {
+        let mut scene = None;
+        let info = allocation_counter::measure(|| scene = Some(IdleQueues::new(count, has_group)));
+        assert_eq!(scene.map_or(0, |scene| scene.messages()), 0, "they are not idle");
+        info.bytes_current
+    };
+    // What the worker takes anyway is in both.
+    (held(MANY) - held(FEW)) as f64 / (MANY - FEW) as f64
 }
 
 /// How many messages were made in a used slot, in percent, and how many slots there are, after ten

@@ -151,3 +151,46 @@ impl QueueLine {
         self.rig.settle();
     }
 }
+
+/// Queues that somebody has used once, and that are empty: each with eight partitions.
+#[derive(Debug)]
+pub struct IdleQueues {
+    rig: Rig,
+}
+
+impl IdleQueues {
+    /// So many. With `has_group`, each has a group of consumers, which are away.
+    #[must_use]
+    pub fn new(count: usize, has_group: bool) -> Self {
+        let mut settings = Settings::default();
+        settings.queues.max = count;
+        let mut rig = Rig::new(settings);
+        let publisher = rig.connect(&Connecting::v4("p"));
+        let numbers: Vec<usize> = (0..count).collect();
+        for some in numbers.chunks(200) {
+            let consumer = rig.connect(&Connecting::v4("c"));
+            rig.answer(consumer, Version::V4);
+            for number in some {
+                let topic = format!("$queue/q{number}/k");
+                rig.send(publisher, &Publishing::q1(&topic, b"x", 1).v4());
+                rig.settle();
+                let filter = match has_group {
+                    true => format!("$share/g/$queue/q{number}"),
+                    false => format!("$queue/q{number}"),
+                };
+                rig.send(consumer, &Subscribing::to(&filter, 1).v4());
+                rig.settle();
+            }
+            rig.drop_connection(consumer);
+        }
+        // Until what is idle has given back what it does not need.
+        rig.advance_ms(61_000);
+        Self { rig }
+    }
+
+    /// Messages that are held, for nobody.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.rig.pool_stats().live
+    }
+}

@@ -227,6 +227,25 @@ impl QueueSlot {
         QueueName::parse(&self.name).unwrap_or(QueueName { name: &self.name, is_dead: false })
     }
 
+    /// Gives back what it does not need while it is idle.
+    fn shrink(&mut self, index: &mut IndexPool) {
+        self.queue.shrink(index);
+        if self.queue.depth() == 0 {
+            self.contents = Vec::new();
+        }
+        self.groups.shrink_to_fit();
+        if self.members.is_empty() {
+            // An empty map keeps a node.
+            self.members = BTreeMap::new();
+        }
+        if self.by_session.is_empty() {
+            self.by_session = BTreeMap::new();
+        }
+        if self.lapsed.is_empty() {
+            self.lapsed = BTreeMap::new();
+        }
+    }
+
     fn group(&self, id: GroupId) -> Option<&GroupSlot> {
         self.groups.iter().find(|group| group.id == id)
     }
@@ -247,7 +266,8 @@ struct Ready {
 /// What a worker has of partitioned queues.
 #[derive(Debug)]
 pub(super) struct Queues {
-    slots: Slab<QueueSlot>,
+    /// Boxed, as a table of thousands is moved as a whole when it grows.
+    slots: Slab<Box<QueueSlot>>,
     by_name: HashMap<Box<str>, u32, RandomState>,
     /// By their number in the log.
     by_qid: HashMap<u64, u32, RandomState>,
@@ -375,11 +395,11 @@ impl Queues {
     }
 
     fn get(&self, key: QueueKey) -> Option<&QueueSlot> {
-        self.slots.get(key.slot as usize).filter(|slot| slot.key == key)
+        self.slots.get(key.slot as usize).map(Box::as_ref).filter(|slot| slot.key == key)
     }
 
     fn get_mut(&mut self, key: QueueKey) -> Option<&mut QueueSlot> {
-        self.slots.get_mut(key.slot as usize).filter(|slot| slot.key == key)
+        self.slots.get_mut(key.slot as usize).map(Box::as_mut).filter(|slot| slot.key == key)
     }
 
     fn find(&self, name: &str) -> Option<QueueKey> {

@@ -119,7 +119,7 @@ impl<T: Transport> Worker<T> {
         let Self { queues, pool, .. } = self;
         let Queues { slots, cached_bytes, only_bytes, .. } = queues;
         let Some(slot) = slots.get_mut(key.slot as usize) else { return };
-        let QueueSlot { contents, queue, .. } = slot;
+        let QueueSlot { contents, queue, .. } = &mut **slot;
         let Some(contents) = contents.get_mut(usize::from(partition)) else { return };
         for offset in contents.clip(from, to) {
             if contents.get(offset).is_none() || queue.is_needed(MessageId { partition, offset }) {

@@ -84,7 +84,7 @@ impl<T: Transport> Worker<T> {
         let entry = self.queues.slots.vacant_entry();
         let key = QueueKey { slot: entry.key() as u32, qid };
         let captures = config.capture.clone();
-        entry.insert(QueueSlot {
+        entry.insert(Box::new(QueueSlot {
             key,
             name: name.into(),
             config: Arc::clone(config),
@@ -101,7 +101,7 @@ impl<T: Transport> Worker<T> {
             state_at: 0,
             idle_looks: 0,
             said: 0,
-        });
+        }));
         self.queues.count += usize::from(!is_dead(name));
         self.queues.by_name.insert(name.into(), key.slot);
         self.queues.by_qid.insert(qid, key.slot);

@@ -125,7 +125,7 @@ impl<T: Transport> Worker<T> {
             }
             let Self { queues, .. } = self;
             if let Some(slot) = queues.slots.get_mut(key.slot as usize) {
-                slot.queue.shrink(&mut queues.index);
+                slot.shrink(&mut queues.index);
             }
             if self.queues.get(key).is_some_and(|slot| slot.config.core.is_compacted) {
                 self.sweep_contents(key);
