@@ -27,6 +27,7 @@ mod members;
 mod open_acks;
 mod publish;
 mod record;
+mod refusal;
 mod registry;
 mod restore;
 mod run;
@@ -37,10 +38,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::RandomState;
-use dunlin_packets::{PropertiesBuf, QoS, ReasonCode};
+use dunlin_packets::{PropertiesBuf, QoS};
 use dunlin_queue::Time;
 use dunlin_queue::partitioned::{
-    Action, Change, Delivery, GroupId, IndexPool, MemberId, MessageId, Queue, Refused,
+    Action, Change, Delivery, GroupId, IndexPool, MemberId, MessageId, Queue,
 };
 use slab::Slab;
 
@@ -54,6 +55,7 @@ use deliver::{Outgoing, Waiting};
 use load::{Dead, Load};
 use open_acks::OpenAcks;
 pub(super) use record::QueuedCargo;
+pub(super) use refusal::Refusal;
 
 use super::acknowledge::Acknowledgement;
 use super::conn::ConnId;
@@ -68,84 +70,6 @@ pub(super) struct QueueKey {
     pub(super) slot: u32,
     /// Its number in the log, never used again.
     pub(super) qid: u64,
-}
-
-/// Why something a client asked of a queue is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) code: ReasonCode,
-    /// For the reason string.
-    pub(super) reason: &'static str,
-}
-
-impl Refusal {
-    pub(super) const fn new(code: ReasonCode, reason: &'static str) -> Self {
-        Self { code, reason }
-    }
-
-    /// The address is none.
-    pub(super) const fn bad_topic(reason: &'static str) -> Self {
-        Self::new(ReasonCode::TopicNameInvalid, reason)
-    }
-
-    /// What is asked for makes no sense.
-    pub(super) const fn bad_request(reason: &'static str) -> Self {
-        Self::new(ReasonCode::ImplementationSpecificError, reason)
-    }
-}
-
-impl Refusal {
-    /// As a SUBACK says it.
-    pub(super) fn suback_code(self) -> ReasonCode {
-        match self.code {
-            ReasonCode::TopicNameInvalid => ReasonCode::TopicFilterInvalid,
-            code => code,
-        }
-    }
-}
-
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
-        let (code, reason) = match refused {
-            Refused::TooManyMessages => (ReasonCode::QuotaExceeded, "the queue is full: messages"),
-            Refused::TooManyBytes => (ReasonCode::QuotaExceeded, "the queue is full: bytes"),
-            Refused::TooLarge => (ReasonCode::QuotaExceeded, "larger than the queue may be"),
-            Refused::TooManyDelayed => (ReasonCode::QuotaExceeded, "too many delayed messages"),
-            Refused::TooManyGroups => (ReasonCode::QuotaExceeded, "too many consumer groups"),
-            Refused::TooManyMembers => (ReasonCode::QuotaExceeded, "too many consumers"),
-            Refused::UnknownGroup => {
-                (ReasonCode::NotAuthorized, "group-id is no group of this queue")
-            }
-            Refused::UnknownMember => (ReasonCode::NotAuthorized, "not a consumer of this group"),
-            Refused::NotLeased => (
-                ReasonCode::NotAuthorized,
-                "the message is not leased: settled, or its time is over",
-            ),
-            Refused::LeasedToAnother => {
-                (ReasonCode::NotAuthorized, "the message is leased to another consumer")
-            }
-            Refused::NotTheOwner => {
-                (ReasonCode::NotAuthorized, "the partition belongs to another consumer")
-            }
-            Refused::UnknownPartition => {
-                (ReasonCode::ImplementationSpecificError, "there is no such partition")
-            }
-            Refused::WrongMode => {
-                (ReasonCode::ImplementationSpecificError, "not for a queue of this mode")
-            }
-            Refused::Backwards => {
-                (ReasonCode::ImplementationSpecificError, "the cursor is there already")
-            }
-            Refused::NotDelivered => {
-                (ReasonCode::ImplementationSpecificError, "not delivered as far as that")
-            }
-            Refused::BadPriority => (ReasonCode::ImplementationSpecificError, "bad priority"),
-            Refused::BadPartitions | Refused::NotDying => {
-                (ReasonCode::ImplementationSpecificError, "not possible")
-            }
-        };
-        Self { code, reason }
-    }
 }
 
 /// A consumer group at its queue's home.
