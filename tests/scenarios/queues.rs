@@ -632,3 +632,26 @@ fn a_client_whose_identifier_can_be_no_group_has_to_name_one() {
     subscribe(&mut sim, &client, "$queue/jobs", &[("consumer-group", "g")]);
     assert_eq!(client.take(), ["SUBACK 1 [01]"]);
 }
+
+#[test]
+fn a_streams_group_begins_anew_only_if_its_only_consumer_wants_that() {
+    let mut sim = Sim::new(2, with_queue("log mode=stream partitions=1"));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for id in 1..=3 {
+        publish(&mut sim, &publisher, "$queue/log/k", &id.to_string(), id);
+    }
+    let plain = [("consumer-group", "g"), ("stream-offset", "earliest")];
+    let (reader, came) = consumer_of(&mut sim, "r", "$queue/log", &plain);
+    assert_eq!(came.len(), 3);
+    (1..=3).for_each(|id| reader.send(&mut sim, puback(id)));
+    subscribe(&mut sim, &reader, "$queue/log", &plain);
+    assert_eq!(reader.take(), ["SUBACK 1 [01]"], "as every client does that comes back");
+    let replay = [plain[0], plain[1], ("stream-replay", "true")];
+    subscribe(&mut sim, &reader, "$queue/log", &replay);
+    assert_eq!(reader.take().len(), 1 + 3);
+    let other = Client::online(&mut sim, &Connecting::v5("o"));
+    subscribe(&mut sim, &other, "$queue/log", &replay);
+    assert!(other.take()[0].starts_with("SUBACK 1 [83]"));
+    subscribe(&mut sim, &other, "$queue/log", &plain);
+    assert_eq!(other.take(), ["SUBACK 1 [01]"]);
+}

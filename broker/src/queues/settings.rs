@@ -196,6 +196,7 @@ mod tests {
         assert_eq!((dead.core.partitions, dead.core.mode), (3, Mode::Work));
         assert_eq!((dead.core.attempts_max, dead.core.has_dead_letters), (0, false));
         assert!(dead.capture.is_empty());
-        assert_eq!((dead.level, dead.core.retention), (config.level, config.core.retention));
+        let retention = Retention { age_ms_max: 0, ..config.core.retention };
+        assert_eq!((dead.level, dead.core.retention), (config.level, retention));
     }
 }

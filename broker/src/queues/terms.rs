@@ -123,6 +123,8 @@ pub struct ConsumerTerms<'a> {
     /// 1970. A number of exactly 13 digits is a timestamp too, from 2001 to 2286: that is how EMQX
     /// has it, and no offset is that large.
     pub start: Option<Start>,
+    /// `stream-replay`: `true`, then a group that exists begins at [`Self::start`] too.
+    pub is_replay: bool,
     /// `prefetch`: 1 to [`PREFETCH_MAX`].
     pub prefetch: Option<u32>,
 }
@@ -133,10 +135,15 @@ impl<'a> ConsumerTerms<'a> {
     /// # Errors
     /// When a value is none of those above.
     pub fn read(properties: Properties<'a>) -> Result<Self, Malformed> {
-        let [group, settle, commit, start, prefetch] = last_values(
+        let [group, settle, commit, start, replay, prefetch] = last_values(
             properties,
-            ["consumer-group", "settle", "commit", "stream-offset", "prefetch"],
+            ["consumer-group", "settle", "commit", "stream-offset", "stream-replay", "prefetch"],
         );
+        let is_replay = match replay {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Malformed("stream-replay is neither true nor false")),
+        };
         group.map(check_group).transpose()?;
         let is_auto_settled = match settle {
             None => None,
@@ -160,7 +167,7 @@ impl<'a> ConsumerTerms<'a> {
             number.ok_or(Malformed("prefetch is not between 1 and 10000"))
         });
         let (start, prefetch) = (start.transpose()?, prefetch.transpose()?);
-        Ok(Self { group, is_auto_settled, commit, start, prefetch })
+        Ok(Self { group, is_auto_settled, commit, start, is_replay, prefetch })
     }
 }
 
@@ -453,6 +460,7 @@ mod tests {
             ("settle", "auto"),
             ("commit", "explicit"),
             ("stream-offset", "latest"),
+            ("stream-replay", "true"),
             ("prefetch", "10000"),
         ]);
         let terms = ConsumerTerms {
@@ -460,6 +468,7 @@ mod tests {
             is_auto_settled: Some(true),
             commit: Commit::Explicit,
             start: Some(Start::Latest),
+            is_replay: true,
             prefetch: Some(10_000),
         };
         assert_eq!(ConsumerTerms::read(buf.as_properties()), Ok(terms));
@@ -478,6 +487,7 @@ mod tests {
             ("commit", ["", "manual", "never", "auto "]),
             ("stream-offset", ["", "first", "-1", "18446744073709551616"]),
             ("stream-offset", ["timestamp:", "timestamp:x", "timestamp:+1", "+1"]),
+            ("stream-replay", ["", "yes", "1", "True"]),
             ("prefetch", ["", "0", "10001", "4294967297"]),
         ];
         for (name, values) in bad {

@@ -61,6 +61,8 @@ pub struct QueueJoin {
     pub(super) is_temporary: bool,
     pub(super) commit: Commit,
     pub(super) start: Option<Start>,
+    /// Also if the group exists.
+    pub(super) is_replay: bool,
     pub(super) session: SessionKey,
     pub(super) client_id: Box<str>,
     pub(super) terms: MemberTerms,
@@ -148,7 +150,8 @@ impl<T: Transport> Worker<T> {
         let all = self.queues.consumers.entry(session).or_default();
         all.retain(|it| &*it.filter != filter);
         all.push(consumer.clone());
-        self.join_queue(session, &consumer, asked.start, place)
+        let start = (asked.start, asked.is_replay);
+        self.join_queue(session, &consumer, start, place)
     }
 
     /// Tells the queue's home that the session is there.
@@ -156,7 +159,7 @@ impl<T: Transport> Worker<T> {
         &mut self,
         session: SessionId,
         consumer: &Consumer,
-        start: Option<Start>,
+        (start, is_replay): (Option<Start>, bool),
         (ticket, at): (u64, u16),
     ) -> Result<bool, Refusal> {
         let Some(to) = consumer.to() else {
@@ -183,6 +186,7 @@ impl<T: Transport> Worker<T> {
             is_temporary: flags & TEMPORARY != 0 && self.sessions.get(session).durable.is_none(),
             commit: if is_explicit { Commit::Explicit } else { Commit::Auto },
             start,
+            is_replay,
             session: self.sessions.key(self.index, session),
             client_id: self.sessions.get(session).session.client_id().into(),
             terms,
@@ -241,7 +245,7 @@ impl<T: Transport> Worker<T> {
         }
         let Some(all) = self.queues.consumers.get(&session) else { return };
         for consumer in all.clone() {
-            if let Err(refusal) = self.join_queue(session, &consumer, None, (0, 0)) {
+            if let Err(refusal) = self.join_queue(session, &consumer, (None, false), (0, 0)) {
                 let filter = &consumer.filter;
                 tracing::warn!(%filter, reason = refusal.reason, "a queue has no consumer back");
             }

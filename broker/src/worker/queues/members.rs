@@ -107,22 +107,22 @@ impl<T: Transport> Worker<T> {
         Ok(())
     }
 
-    /// The only consumer of a stream may say anew where it begins.
+    /// A group of a stream that exists goes on where it is, unless its only consumer wants it to
+    /// begin anew.
     fn seek_if_asked(
         &mut self,
         key: QueueKey,
         group: GroupId,
         join: &QueueJoin,
     ) -> Result<(), Refusal> {
-        let Some(start) = join.start else { return Ok(()) };
+        let Some(start) = join.start.filter(|_| join.is_replay) else { return Ok(()) };
         let Some(slot) = self.queues.get(key) else { return Ok(()) };
-        if slot.members.keys().any(|(of, _)| *of == group) {
-            return Err(Refusal::bad_request(
-                "the group has consumers: stream-offset is for the first",
-            ));
+        let mut others = slot.members.iter().filter(|(of, _)| of.0 == group);
+        if others.any(|(_, member)| member.session != join.session) {
+            return Err(Refusal::bad_request("the group has other consumers: no stream-replay"));
         }
         for partition in 0..slot.queue.partitions() {
-            self.with_queue(key, |queue, cx| queue.seek(group, partition, start, cx));
+            let _ = self.with_queue(key, |queue, cx| queue.seek(group, partition, start, cx));
         }
         self.absorb(key);
         Ok(())
