@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 
 use dunlin_packets::QoS;
 use dunlin_queue::Time;
+use dunlin_queue::partitioned::Change;
 use dunlin_router::Subscription;
 use dunlin_storage::{
     Backend, Damage, FRAME_HEADER_BYTES, Log, LogError, LogOptions, OpenError, set_address,
 };
 
-use super::image::{StoredRef, StoredRetained, StoredSession};
-use super::record::{MessageRecord, Record, Refs, SessionRecord, WillRecord, put_ref};
+use super::image::{StoredGroup, StoredRef, StoredRetained, StoredSession};
+use super::record::{
+    MessageRecord, QueueMessageRecord, QueueRecord, Record, Refs, SessionRecord, WillRecord,
+    put_ref,
+};
 
 /// Records are gathered in frames of about so many bytes. Whatever belongs to one session is in one
 /// frame, however large that gets.
@@ -71,6 +75,9 @@ impl<B: Backend> NewLog<B> {
             let Subscription { options, identifier } = *subscription;
             Record::Subscribed { sid, filter, options, identifier }.encode(frame);
         }
+        for consumer in &session.consumers {
+            Record::Consumer(consumer.record(sid)).encode(frame);
+        }
         for &packet_id in &session.received {
             Record::Received { sid, packet_id }.encode(frame);
         }
@@ -119,6 +126,46 @@ impl<B: Backend> NewLog<B> {
             refs: Refs::default(),
             position: 0,
         })
+    }
+
+    /// Writes a queue and its groups, but for its messages and what is to be known of them.
+    ///
+    /// # Errors
+    /// See [`LogError`]; the log is of no use then.
+    pub fn queue(
+        &mut self,
+        queue: &QueueRecord<'_>,
+        groups: &[StoredGroup],
+    ) -> Result<(), LogError> {
+        let qid = queue.qid;
+        Record::Queue(*queue).encode(&mut self.frame);
+        for StoredGroup { group, name, filter, is_temporary } in groups {
+            let (group, is_temporary) = (*group, *is_temporary);
+            let record = Record::QueueGroup { qid, group, name, filter, is_temporary };
+            record.encode(&mut self.frame);
+        }
+        self.flush_if_large()
+    }
+
+    /// Writes what else is to be known of a queue.
+    ///
+    /// # Errors
+    /// See [`LogError`]; the log is of no use then.
+    pub fn queue_change(&mut self, qid: u64, change: &Change) -> Result<(), LogError> {
+        Record::QueueChange { qid, change: *change }.encode(&mut self.frame);
+        self.flush_if_large()
+    }
+
+    /// Writes a message of a queue.
+    ///
+    /// # Errors
+    /// See [`LogError`]; the log is of no use then.
+    pub fn queue_message(&mut self, message: &QueueMessageRecord<'_>) -> Result<(), LogError> {
+        if self.frame.len() + message.content.len() > FRAME_BYTES {
+            self.flush()?;
+        }
+        Record::QueueMessage(*message).encode(&mut self.frame);
+        self.flush_if_large()
     }
 
     /// Syncs everything, and leaves a mark behind it: should the end of the log be damaged later,

@@ -40,6 +40,12 @@ impl Restoring {
         self.groups.iter().filter(|(_, group)| group.is_there()).map(|(&id, _)| id)
     }
 
+    /// Where a partition ends: the offset of its next message.
+    #[must_use]
+    pub fn end(&self, partition: u16) -> u64 {
+        self.partitions.get(&partition).map_or(0, |home| home.end)
+    }
+
     /// Whether a group has settled a message.
     #[must_use]
     pub fn is_settled(&self, group: GroupId, id: MessageId) -> bool {

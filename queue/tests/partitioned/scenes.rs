@@ -7,6 +7,8 @@ use dunlin_queue::partitioned::{
     MessageId, Mode, NewMessage, Queue, Refused, Restoring, Start,
 };
 
+use super::rig::written_again;
+
 struct Desk {
     queue: Queue,
     now: Time,
@@ -387,4 +389,43 @@ fn a_stream_keeps_the_last_of_each_key_also_after_a_crash() {
     let member = again.join(group);
     let offsets: Vec<_> = again.poll(group, member, 100).iter().map(|it| it.id.offset).collect();
     assert_eq!(offsets, (40..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn offsets_are_not_used_again_though_the_last_messages_are_gone() {
+    let config = Config { partitions: 1, ..Config::default() };
+    let mut desk = Desk::new(config);
+    let (group, other) = (desk.group(), desk.group());
+    let member = desk.join(group);
+    for bytes in 1..=6 {
+        desk.put(NewMessage { bytes, ..NewMessage::default() });
+    }
+    let ids: Vec<_> = desk.poll(group, member, 6).iter().map(|delivery| delivery.id).collect();
+    for at in [4, 5] {
+        call!(&mut desk, ack, group, member, ids[at]).unwrap();
+    }
+    call!(&mut desk, remove_group, other).unwrap();
+    for at in [0, 2] {
+        call!(&mut desk, ack, group, member, ids[at]).unwrap();
+    }
+    let mut restoring = Restoring::default();
+    desk.changes.iter().for_each(|change| restoring.apply(change, 1));
+    let restoring = written_again(&restoring, Mode::Work);
+    let left: Vec<_> = restoring.messages(Mode::Work).map(|message| message.id).collect();
+    assert_eq!(left, [ids[1], ids[3]]);
+    assert!(restoring.has_group(group) && !restoring.has_group(other));
+    let mut again = Desk::new(config);
+    let mut cx = Context {
+        now: desk.now,
+        changes: &mut again.changes,
+        actions: &mut again.actions,
+        index: &mut again.index,
+    };
+    again.queue = restoring.finish(config, &mut cx).unwrap();
+    again.put(NewMessage::default());
+    let placed = again.changes.iter().find_map(|change| match change {
+        Change::Enqueued { id, .. } => Some(id.offset),
+        _ => None,
+    });
+    assert_eq!(placed, Some(6));
 }

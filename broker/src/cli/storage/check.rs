@@ -87,10 +87,16 @@ fn read_segment(snapshot: &Snapshot, checked: &CheckedSegment) -> Outcome<Conten
 fn read_frame(payload: &[u8]) -> Result<u64, Unreadable> {
     let mut count = 0;
     for record in Records::new(payload) {
-        if let Record::Message(message) = record? {
-            // It is read on its own when a session comes for it.
-            let end = message.position + CHECKSUM_BYTES + message.content.len();
-            checked_content(payload.get(message.position..end).ok_or(Unreadable)?)?;
+        let read_alone = match record? {
+            Record::Message(message) => Some((message.position, message.content)),
+            Record::QueueMessage(message) => Some((message.position, message.content)),
+            Record::QueueChunk { position, bytes, .. } => Some((position, bytes)),
+            _ => None,
+        };
+        if let Some((position, content)) = read_alone {
+            // When somebody comes for it.
+            let end = position + CHECKSUM_BYTES + content.len();
+            checked_content(payload.get(position..end).ok_or(Unreadable)?)?;
         }
         count += 1;
     }

@@ -8,6 +8,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use dunlin_queue::partitioned::RestoredMessage;
+use dunlin_storage::DiskBackend;
+
 use super::Outcome;
 use super::directory::{DataDirectory, Kept, counted, read_image};
 use super::message;
@@ -15,8 +18,8 @@ use super::staged::Staged;
 use crate::cli::lock::try_lock;
 use crate::clock::Clock;
 use crate::serve::log_options;
-use crate::store::record::{MessageRecord, Refs};
-use crate::store::{COMPACT_REQUEST, Deliveries, Image, NewLog, Snapshot};
+use crate::store::record::{MessageRecord, QueueMessageRecord, Refs};
+use crate::store::{COMPACT_REQUEST, Deliveries, Image, NewLog, Snapshot, StoredQueue};
 
 /// Between two looks at whether the broker is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -95,6 +98,9 @@ fn write_alive(directory: &DataDirectory<'_>, kept: &Kept, staged: &Staged) -> O
     for retained in &image.retained {
         log.retained(retained)?;
     }
+    for queue in &image.queues {
+        write_queue(kept, queue, &mut log)?;
+    }
     log.finish()?;
     let (snapshot, report) = Snapshot::take(&staged.path)?;
     let written = read_image(&staged.path, &snapshot, &report)?;
@@ -102,6 +108,30 @@ fn write_alive(directory: &DataDirectory<'_>, kept: &Kept, staged: &Staged) -> O
         return Err("what was written is not what was read; the log is as it was".into());
     }
     Ok(snapshot.bytes())
+}
+
+fn write_queue(kept: &Kept, queue: &StoredQueue, log: &mut NewLog<DiskBackend>) -> Outcome<()> {
+    let qid = queue.qid;
+    log.queue(&queue.record(), &queue.groups)?;
+    let mut changes = Vec::new();
+    queue.restoring.changes(queue.mode, &mut changes);
+    for change in &changes {
+        log.queue_change(qid, change)?;
+    }
+    message::for_each_in_queue(kept, queue, |message, content| {
+        let RestoredMessage { id, at, key_hash, priority, expiry_s, deliver_at, .. } = *message;
+        Ok(log.queue_message(&QueueMessageRecord {
+            qid,
+            id,
+            at,
+            key_hash,
+            priority,
+            expiry_s,
+            deliver_at,
+            content,
+            position: 0,
+        })?)
+    })
 }
 
 /// Whether two logs keep the same, wherever it is in them.
@@ -123,6 +153,24 @@ fn is_same(one: &Image, other: &Image) -> bool {
         && one.sessions == other.sessions
         && one.keys == other.keys
         && retained(one) == retained(other)
+        && one.queues.len() == other.queues.len()
+        && one.queues.iter().zip(&other.queues).all(|(one, other)| is_same_queue(one, other))
+}
+
+/// Whether two queues are the same, wherever their messages are in the log.
+fn is_same_queue(one: &StoredQueue, other: &StoredQueue) -> bool {
+    let changes = |queue: &StoredQueue| {
+        let mut changes = Vec::new();
+        queue.restoring.changes(queue.mode, &mut changes);
+        changes
+    };
+    let without_place = |message| RestoredMessage { position: 0, ..message };
+    let messages = one.restoring.messages(one.mode).map(without_place);
+    let others = other.restoring.messages(other.mode).map(without_place);
+    one.record() == other.record()
+        && one.groups == other.groups
+        && changes(one) == changes(other)
+        && messages.eq(others)
 }
 
 /// Has the broker compact its log, and waits until it has.

@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use dunlin_packets::SubscriptionOptions;
 use dunlin_queue::{Message, Time};
 
-use super::Outcome;
 use super::directory::{DataDirectory, Kept};
 use super::line::{
-    DeliveryLine, FORMAT, Header, InFlightLine, Line, MessageLine, RetainedLine, SessionLine,
-    SubscriptionLine, VERSION, WillLine,
+    ConsumerLine, DeliveryLine, FORMAT, Header, InFlightLine, Line, MessageLine, RetainedLine,
+    SessionLine, SubscriptionLine, VERSION, WillLine,
 };
 use super::message::{self, ReadMessage};
 use super::property::{PropertyLine, describe};
-use crate::store::{StoredRef, StoredRetained, StoredSession, StoredWill};
+use super::{Outcome, export_queues};
+use crate::store::{
+    StoredConsumer, StoredQueue, StoredRef, StoredRetained, StoredSession, StoredWill,
+};
 
 /// To `file`, under another name until it is complete; or else to standard output.
 pub(super) fn run(directory: &DataDirectory<'_>, file: Option<&Path>) -> Outcome<()> {
@@ -72,10 +75,10 @@ fn write(kept: &Kept, out: &mut impl Write) -> Outcome<()> {
     for retained in retained {
         put(&Line::Retained(retained_line(retained)?), out)?;
     }
-    Ok(())
+    export_queues::write(kept, out)
 }
 
-fn put(line: &Line, out: &mut impl Write) -> Outcome<()> {
+pub(super) fn put(line: &Line, out: &mut impl Write) -> Outcome<()> {
     serde_json::to_writer(&mut *out, line)?;
     Ok(out.write_all(b"\n")?)
 }
@@ -88,11 +91,13 @@ fn header(kept: &Kept) -> Header {
         sessions: image.sessions.len() as u64,
         messages: image.messages.len() as u64,
         retained: image.retained.len() as u64,
+        queues: image.queues.len() as u64,
+        queue_messages: image.queues.iter().map(StoredQueue::messages_left).sum(),
         hash_keys: image.keys.map(|keys| keys.map(|key| format!("{key:016x}"))),
     }
 }
 
-fn millis(time: Time) -> Option<u64> {
+pub(super) fn millis(time: Time) -> Option<u64> {
     (time != Time::NEVER).then(|| time.as_millis())
 }
 
@@ -102,15 +107,7 @@ fn session_line(session: &StoredSession) -> Outcome<SessionLine> {
         delivery: delivery.as_ref().map(delivery_line),
     });
     let subscriptions = session.subscriptions.iter().map(|(filter, subscription)| {
-        let options = subscription.options;
-        SubscriptionLine {
-            filter: filter.to_string(),
-            qos: options.qos as u8,
-            no_local: options.no_local,
-            retain_as_published: options.retain_as_published,
-            retain_handling: options.retain_handling as u8,
-            identifier: (subscription.identifier != 0).then_some(subscription.identifier),
-        }
+        subscription_line(filter, subscription.options, subscription.identifier)
     });
     Ok(SessionLine {
         number: session.sid,
@@ -124,7 +121,33 @@ fn session_line(session: &StoredSession) -> Outcome<SessionLine> {
         received: session.received.iter().map(|packet_id| packet_id.get()).collect(),
         in_flight: in_flight.collect(),
         queue: session.queue.iter().map(delivery_line).collect(),
+        consumers: session.consumers.iter().map(consumer_line).collect(),
     })
+}
+
+fn subscription_line(
+    filter: &str,
+    options: SubscriptionOptions,
+    identifier: u32,
+) -> SubscriptionLine {
+    SubscriptionLine {
+        filter: filter.into(),
+        qos: options.qos as u8,
+        no_local: options.no_local,
+        retain_as_published: options.retain_as_published,
+        retain_handling: options.retain_handling as u8,
+        identifier: (identifier != 0).then_some(identifier),
+    }
+}
+
+fn consumer_line(consumer: &StoredConsumer) -> ConsumerLine {
+    let StoredConsumer { filter, group, options, identifier, flags, prefetch } = consumer;
+    ConsumerLine {
+        group: group.to_string(),
+        subscription: subscription_line(filter, *options, *identifier),
+        flags: *flags,
+        prefetch: *prefetch,
+    }
 }
 
 fn delivery_line(delivery: &StoredRef) -> DeliveryLine {
@@ -181,7 +204,7 @@ fn retained_line(retained: &StoredRetained) -> Outcome<RetainedLine> {
     })
 }
 
-fn described(properties: &[u8]) -> Outcome<Vec<PropertyLine>> {
+pub(super) fn described(properties: &[u8]) -> Outcome<Vec<PropertyLine>> {
     Ok(describe(properties).ok_or("a message has properties that it cannot have")?)
 }
 

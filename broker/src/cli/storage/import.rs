@@ -12,13 +12,14 @@ use dunlin_storage::{DiskBackend, PAYLOAD_BYTES_MAX};
 
 use super::Outcome;
 use super::directory::{DataDirectory, counted, read_image};
+use super::import_queues::QueuesImport;
 use super::line::{FORMAT, Header, Line, VERSION};
 use super::staged::Staged;
 use super::validate::{self, Checked, CheckedMessage};
 use crate::cli::lock::{LOCK_FILE, try_lock};
 use crate::serve::log_options;
 use crate::store::record::{MessageRecord, Refs};
-use crate::store::{Deliveries, NewLog, Snapshot, StoredSession};
+use crate::store::{Deliveries, NewLog, Snapshot, StoredQueue, StoredSession};
 
 /// Bytes of a line. The largest message takes 358 million in base64.
 const LINE_BYTES_MAX: u64 = 384 << 20;
@@ -39,10 +40,12 @@ pub(super) fn run(directory: &DataDirectory<'_>, file: &Path) -> Outcome<()> {
     }
     let header = imported?;
     println!(
-        "imported {}, {}, {}",
+        "imported {}, {}, {}, {}, {}",
         counted(header.sessions, "session"),
         counted(header.messages, "message"),
-        counted(header.retained, "retained message")
+        counted(header.retained, "retained message"),
+        counted(header.queues, "queue"),
+        counted(header.queue_messages, "queue message")
     );
     Ok(())
 }
@@ -78,7 +81,8 @@ fn refuse_what_is_kept(directory: &DataDirectory<'_>) -> Outcome<()> {
     let is_empty = report.missing.is_empty()
         && image.sessions.is_empty()
         && image.messages.is_empty()
-        && image.retained.is_empty();
+        && image.retained.is_empty()
+        && image.queues.is_empty();
     if !is_empty {
         return Err(format!("the data directory {} is in use", directory.shown()).into());
     }
@@ -96,9 +100,11 @@ fn fill(
     let header = Import::new(log).read(input, file)?;
     let (snapshot, report) = Snapshot::take(&staged.path)?;
     let image = read_image(&staged.path, &snapshot, &report)?;
-    let counts = [image.sessions.len(), image.messages.len(), image.retained.len()];
-    let expected = [header.sessions, header.messages, header.retained];
-    if !report.missing.is_empty() || counts.map(|count| count as u64) != expected {
+    let lens = [image.sessions.len(), image.messages.len(), image.retained.len()];
+    let [sessions, messages, retained] = lens.map(|len| len as u64);
+    let queue_messages = image.queues.iter().map(StoredQueue::messages_left).sum();
+    let counts = [sessions, messages, retained, image.queues.len() as u64, queue_messages];
+    if !report.missing.is_empty() || counts != header.counts() {
         return Err("what was written cannot be read again; the disk may be at fault".into());
     }
     Ok(header)
@@ -115,6 +121,7 @@ struct Import {
     /// Messages that sessions wait for, and the first line that says so, until they come.
     wanted: HashMap<u64, u64>,
     messages: BTreeSet<u64>,
+    queues: QueuesImport,
 }
 
 impl Import {
@@ -128,6 +135,7 @@ impl Import {
             deliveries: Deliveries::default(),
             wanted: HashMap::new(),
             messages: BTreeSet::new(),
+            queues: QueuesImport::default(),
         }
     }
 
@@ -148,18 +156,19 @@ impl Import {
             let taken = parse(&line, number).and_then(|line| self.take(&line, number));
             taken.map_err(|problem| at(number, &problem))?;
         }
+        self.queues.end(&mut self.log)?;
         let Some(header) = self.header else { return Err(at(1, "the file is empty").into()) };
         // The lowest message, so that the same file has the same error.
         if let Some(id) = self.deliveries.left() {
             let line = self.wanted.get(&id).copied().unwrap_or(number);
             return Err(at(line, &format!("message {id} is in no line")).into());
         }
-        for (expected, found, name) in [
-            (header.sessions, self.clients.len(), "session"),
-            (header.messages, self.messages.len(), "message"),
-            (header.retained, self.topics.len(), "retained message"),
-        ] {
-            if expected != found as u64 {
+        let lens = [self.clients.len(), self.messages.len(), self.topics.len()];
+        let [sessions, messages, retained] = lens.map(|len| len as u64);
+        let found = [sessions, messages, retained, self.queues.queues(), self.queues.messages];
+        let names = ["session", "message", "retained message", "queue", "queue message"];
+        for ((expected, found), name) in header.counts().into_iter().zip(found).zip(names) {
+            if expected != found {
                 let expected = counted(expected, name);
                 let problem = format!("the header says {expected}, and there are {found}");
                 return Err(at(number, &problem).into());
@@ -184,6 +193,14 @@ impl Import {
                 }
                 self.log.retained(&retained).map_err(|error| error.to_string())
             }
+            Line::Queue(line) => {
+                if !self.numbers.insert(line.number) {
+                    let number = line.number;
+                    return Err(format!("there is a session or a queue with the number {number}"));
+                }
+                self.queues.queue(line, &mut self.log)
+            }
+            Line::QueueMessage(line) => self.queues.message(line, &mut self.log),
         }
     }
 
@@ -192,9 +209,7 @@ impl Import {
             let keys = validate::hash_keys(keys)?;
             self.log.keys(keys).map_err(|error| error.to_string())?;
         }
-        let Header { version, sessions, messages, retained, .. } = *header;
-        let (format, hash_keys) = (header.format.clone(), header.hash_keys.clone());
-        self.header = Some(Header { format, version, sessions, messages, retained, hash_keys });
+        self.header = Some(header.clone());
         Ok(())
     }
 
@@ -203,7 +218,8 @@ impl Import {
             return Err("sessions come before messages".into());
         }
         if !self.numbers.insert(session.sid) {
-            return Err(format!("there is another session with the number {}", session.sid));
+            let number = session.sid;
+            return Err(format!("there is a session or a queue with the number {number}"));
         }
         if !self.clients.insert(session.client_id.clone()) {
             return Err("there is another session of this client".into());
@@ -253,8 +269,8 @@ fn parse(line: &[u8], number: u64) -> Checked<Line> {
         if value["type"] != "header" || value["format"] != FORMAT {
             return Err("this is not what dunlin storage export writes".into());
         }
-        if value["version"] != VERSION {
-            let version = &value["version"];
+        let version = &value["version"];
+        if !(1..=VERSION).any(|known| *version == known) {
             return Err(format!("the export has version {version}, supported is {VERSION}"));
         }
     }

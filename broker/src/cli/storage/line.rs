@@ -1,10 +1,12 @@
 //! The lines of an export, each one JSON object: a header, the sessions, the messages they wait
-//! for, the retained messages.
+//! for, the retained messages, and the queues, each with its messages behind it.
 //!
 //! Payloads and properties are in base64, byte for byte as in the log; properties are there a
 //! second time for people to read. Times are milliseconds since the epoch, and `null` for never.
 //! Messages are meant by their number; a session's queue has them in the order of delivery, which
 //! is that of the numbers.
+//!
+//! Version 1 had no queues and no consumers of them; it is read as what it is.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +14,8 @@ use super::property::PropertyLine;
 
 /// What the header says the file is.
 pub(super) const FORMAT: &str = "dunlin-export";
-/// The version that is written and read.
-pub(super) const VERSION: u32 = 1;
+/// The version that is written, and the highest that is read.
+pub(super) const VERSION: u32 = 2;
 
 /// A line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,10 +25,12 @@ pub(super) enum Line {
     Session(SessionLine),
     Message(MessageLine),
     Retained(RetainedLine),
+    Queue(QueueLine),
+    QueueMessage(QueueMessageLine),
 }
 
 /// The first line. Later versions keep `format` and `version`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Header {
     pub(super) format: String,
@@ -34,8 +38,19 @@ pub(super) struct Header {
     pub(super) sessions: u64,
     pub(super) messages: u64,
     pub(super) retained: u64,
+    #[serde(default)]
+    pub(super) queues: u64,
+    #[serde(default)]
+    pub(super) queue_messages: u64,
     /// Keys of the hash that makes a publisher's client identifier to `publisher`, in hexadecimal.
     pub(super) hash_keys: Option<[String; 4]>,
+}
+
+impl Header {
+    /// Sessions, messages, retained messages, queues, messages in queues.
+    pub(super) fn counts(&self) -> [u64; 5] {
+        [self.sessions, self.messages, self.retained, self.queues, self.queue_messages]
+    }
 }
 
 /// A session.
@@ -57,6 +72,8 @@ pub(super) struct SessionLine {
     /// In the order of sending.
     pub(super) in_flight: Vec<InFlightLine>,
     pub(super) queue: Vec<DeliveryLine>,
+    #[serde(default)]
+    pub(super) consumers: Vec<ConsumerLine>,
 }
 
 /// A will.
@@ -84,6 +101,19 @@ pub(super) struct SubscriptionLine {
     /// As on the wire: 0 always, 1 if new, 2 never.
     pub(super) retain_handling: u8,
     pub(super) identifier: Option<u32>,
+}
+
+/// What a session consumes of a queue.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsumerLine {
+    /// The name of its group.
+    pub(super) group: String,
+    pub(super) subscription: SubscriptionLine,
+    /// What else it asked for, one bit each.
+    pub(super) flags: u8,
+    /// Messages it takes at a time.
+    pub(super) prefetch: u32,
 }
 
 /// A message in flight.
@@ -136,4 +166,108 @@ pub(super) struct RetainedLine {
     pub(super) properties: Option<Vec<PropertyLine>>,
     pub(super) properties_base64: String,
     pub(super) payload_base64: String,
+}
+
+/// A queue.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueueLine {
+    /// Its number, which no session has.
+    pub(super) number: u64,
+    pub(super) name: String,
+    pub(super) mode: ModeLine,
+    /// Partitions it began with.
+    pub(super) partitions: u16,
+    /// How it has grown, in order.
+    pub(super) growths: Vec<GrowthLine>,
+    /// Of each partition the offset of the next message.
+    pub(super) ends: Vec<u64>,
+    /// The number of the next group.
+    pub(super) next_group: u32,
+    pub(super) groups: Vec<GroupLine>,
+}
+
+/// Work queue or stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ModeLine {
+    Work,
+    Stream,
+}
+
+/// Partitions that were added: they are not read before a group has done with what was in the old
+/// ones.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GrowthLine {
+    /// Partitions from here on.
+    pub(super) to: u16,
+    /// Where each of the old ones ended.
+    pub(super) before: Vec<u64>,
+}
+
+/// A group of a queue.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupLine {
+    pub(super) number: u32,
+    pub(super) name: String,
+    /// What it consumes of the queue.
+    pub(super) filter: String,
+    /// It ends with its last member.
+    pub(super) temporary: bool,
+    /// Its cursors move by commits only.
+    pub(super) explicit_commit: bool,
+    /// Where it is in the partitions of a stream; where there is none, at the beginning.
+    pub(super) cursors: Vec<CursorLine>,
+}
+
+/// Where a group is in a partition of a stream.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CursorLine {
+    pub(super) partition: u16,
+    /// The first message that is not done.
+    pub(super) offset: u64,
+    /// How often it was set by hand.
+    pub(super) seeks: u32,
+}
+
+/// A message of the queue before it; by partition and offset.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueueMessageLine {
+    /// The queue's number.
+    pub(super) queue: u64,
+    pub(super) partition: u16,
+    pub(super) offset: u64,
+    /// When the queue took it.
+    pub(super) enqueued_at_ms: u64,
+    /// Seconds from then until nobody gets it any more.
+    pub(super) expiry_s: Option<u32>,
+    /// Nobody gets it before.
+    pub(super) deliver_at_ms: Option<u64>,
+    /// Hash of its key, in hexadecimal.
+    pub(super) key_hash: String,
+    pub(super) priority: u8,
+    /// Groups that have done with it, by number, if there are others that have not.
+    pub(super) settled_by: Vec<u32>,
+    /// Deliveries that have failed, by group.
+    pub(super) failed: Vec<FailedLine>,
+    /// It was not published to the queue, which took it by a filter of its own.
+    pub(super) captured: bool,
+    pub(super) topic: String,
+    pub(super) published_at_ms: u64,
+    pub(super) expires_at_ms: Option<u64>,
+    pub(super) properties: Option<Vec<PropertyLine>>,
+    pub(super) properties_base64: String,
+    pub(super) payload_base64: String,
+}
+
+/// Deliveries of a message to a group that have failed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FailedLine {
+    pub(super) group: u32,
+    pub(super) attempts: u32,
 }

@@ -14,13 +14,16 @@ mod check;
 mod compact;
 mod directory;
 mod export;
+mod export_queues;
 mod import;
+mod import_queues;
 mod line;
 mod message;
 mod property;
 mod staged;
 mod stats;
 mod validate;
+mod validate_queues;
 
 use std::error::Error;
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::directory::{DataDirectory, Kept};
-use crate::store::{Image, StoredRef, StoredSession};
+use crate::store::{Image, StoredQueue, StoredRef, StoredSession};
 
 /// Sessions that are listed with what they wait for.
 const BACKLOGS: usize = 10;
@@ -15,6 +15,7 @@ const SESSION_BYTES: u64 = 32;
 const SUBSCRIPTION_BYTES: u64 = 8;
 const MESSAGE_BYTES: u64 = 24;
 const DELIVERY_BYTES: u64 = 4;
+const QUEUE_MESSAGE_BYTES: u64 = 32;
 
 #[derive(Debug, Default, Serialize)]
 struct Stats {
@@ -32,6 +33,13 @@ struct Stats {
     message_bytes: u64,
     retained: u64,
     retained_bytes: u64,
+    queues: u64,
+    queue_groups: u64,
+    /// Those that some group has still to settle.
+    queue_messages: u64,
+    queue_message_bytes: u64,
+    /// Sessions times queues they consume.
+    consumers: u64,
     segments: u64,
     oldest_segment: Option<String>,
     bytes: u64,
@@ -83,6 +91,9 @@ impl Stats {
         for session in &image.sessions {
             live += stats.add(session);
         }
+        for queue in &image.queues {
+            live += stats.add_queue(queue);
+        }
         stats.live_bytes_estimate = live.min(stats.bytes);
         stats.dead_bytes_estimate = stats.bytes - stats.live_bytes_estimate;
         stats
@@ -94,12 +105,15 @@ impl Stats {
         *if session.was_online { &mut self.sessions_online } else { &mut self.sessions_offline } +=
             1;
         self.subscriptions += session.subscriptions.len() as u64;
+        self.consumers += session.consumers.len() as u64;
         self.wills += u64::from(session.will.is_some());
         self.queued += session.queue.len() as u64;
         let sent = session.in_flight.iter().filter(|(_, delivery)| delivery.is_some()).count();
         self.in_flight += sent as u64;
         self.released += (session.in_flight.len() - sent) as u64;
-        let filters = session.subscriptions.iter().map(|(filter, _)| filter.len() as u64);
+        let subscribed = session.subscriptions.iter().map(|(filter, _)| filter.len());
+        let consumed = session.consumers.iter().map(|it| it.filter.len() + it.group.len());
+        let filters = subscribed.chain(consumed).map(|len| len as u64);
         let will = session
             .will
             .as_ref()
@@ -110,6 +124,25 @@ impl Stats {
             // In flight, a message has a record of its own beside the delivery.
             + (session.queue.len() + 2 * session.in_flight.len()) as u64 * DELIVERY_BYTES
             + session.received.len() as u64 * DELIVERY_BYTES
+    }
+
+    /// Counts a queue, and says about how many bytes it takes.
+    fn add_queue(&mut self, queue: &StoredQueue) -> u64 {
+        let (mut messages, mut bytes) = (0, 0);
+        for message in queue.restoring.messages(queue.mode) {
+            messages += 1;
+            bytes += u64::from(message.bytes);
+        }
+        self.queues += 1;
+        self.queue_groups += queue.groups.len() as u64;
+        self.queue_messages += messages;
+        self.queue_message_bytes += bytes;
+        let groups = queue.groups.iter().map(|group| group.name.len() + group.filter.len());
+        SESSION_BYTES
+            + (queue.name.len() + groups.sum::<usize>()) as u64
+            + queue.groups.len() as u64 * SUBSCRIPTION_BYTES
+            + bytes
+            + messages * QUEUE_MESSAGE_BYTES
     }
 
     fn write(&self, out: &mut impl Write) -> Outcome<()> {
@@ -127,6 +160,10 @@ impl Stats {
         row("released", &self.released)?;
         row("messages", &format_args!("{} of {} bytes", self.messages, self.message_bytes))?;
         row("retained", &format_args!("{} of {} bytes", self.retained, self.retained_bytes))?;
+        row("queues", &format_args!("{} with {} groups", self.queues, self.queue_groups))?;
+        let (count, bytes) = (self.queue_messages, self.queue_message_bytes);
+        row("in queues", &format_args!("{count} messages of {bytes} bytes"))?;
+        row("consumers", &self.consumers)?;
         row("segments", &self.segments)?;
         row("oldest segment", &self.oldest_segment.as_deref().unwrap_or("none"))?;
         row("bytes", &self.bytes)?;

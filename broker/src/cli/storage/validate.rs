@@ -14,15 +14,17 @@ use dunlin_queue::{Message, Time};
 use dunlin_router::Subscription;
 
 use super::line::{
-    DeliveryLine, InFlightLine, MessageLine, RetainedLine, SessionLine, SubscriptionLine, WillLine,
+    ConsumerLine, DeliveryLine, InFlightLine, MessageLine, RetainedLine, SessionLine,
+    SubscriptionLine, WillLine,
 };
 use super::property::{PropertyLine, describe};
-use crate::store::{StoredRef, StoredRetained, StoredSession, StoredWill};
+use crate::store::{StoredConsumer, StoredRef, StoredRetained, StoredSession, StoredWill};
 
-/// Numbers of sessions and messages, so that the next can be counted and JSON has them exactly.
-const NUMBER_MAX: u64 = (1 << 53) - 1;
+/// Numbers of sessions, queues and messages, so that the next can be counted and JSON has them
+/// exactly.
+pub(super) const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// Bytes of a string in a packet.
-const STRING_BYTES_MAX: usize = 65_535;
+pub(super) const STRING_BYTES_MAX: usize = 65_535;
 
 /// What is wrong with a line, in words for the user.
 pub(super) type Checked<T> = Result<T, String>;
@@ -71,6 +73,8 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
     }
     let sent = in_flight.iter().filter_map(|(_, delivery)| delivery.as_ref());
     all_differ(sent.chain(&queue).map(|delivery| delivery.id), "a message of the session")?;
+    let consumers: Vec<_> = line.consumers.iter().map(consumer).collect::<Checked<_>>()?;
+    all_differ(consumers.iter().map(|consumer| &consumer.filter), "a filter of consumers")?;
     let mut session = StoredSession {
         sid: number(line.number)?,
         client_id: line.client_id.as_str().into(),
@@ -83,11 +87,12 @@ pub(super) fn session(line: &SessionLine) -> Checked<StoredSession> {
         received,
         in_flight,
         queue,
-        consumers: Vec::new(),
+        consumers,
     };
     // In the order in which they are read again.
     session.subscriptions.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));
     session.received.sort_unstable();
+    session.consumers.sort_unstable_by(|one, next| one.filter.cmp(&next.filter));
     Ok(session)
 }
 
@@ -125,7 +130,7 @@ pub(super) fn retained(line: &RetainedLine) -> Checked<StoredRetained> {
     })
 }
 
-fn number(number: u64) -> Checked<u64> {
+pub(super) fn number(number: u64) -> Checked<u64> {
     if (1..=NUMBER_MAX).contains(&number) {
         return Ok(number);
     }
@@ -140,11 +145,11 @@ fn qos(bits: u8) -> Checked<QoS> {
     QoS::from_bits(bits).ok_or_else(|| format!("the QoS is {bits}"))
 }
 
-fn time(millis: Option<u64>) -> Time {
+pub(super) fn time(millis: Option<u64>) -> Time {
     millis.map_or(Time::NEVER, Time::from_millis)
 }
 
-fn hexadecimal(text: &str) -> Checked<u64> {
+pub(super) fn hexadecimal(text: &str) -> Checked<u64> {
     let is_hexadecimal = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = is_hexadecimal.then(|| u64::from_str_radix(text, 16).ok()).flatten();
     number.ok_or_else(|| format!("\"{text}\" is not 16 hexadecimal digits"))
@@ -154,7 +159,10 @@ fn base64(text: &str, name: &str) -> Checked<Vec<u8>> {
     BASE64_STANDARD.decode(text).map_err(|error| format!("{name}: {error}"))
 }
 
-fn all_differ<T: Hash + Ord>(things: impl IntoIterator<Item = T>, name: &str) -> Checked<()> {
+pub(super) fn all_differ<T: Hash + Ord>(
+    things: impl IntoIterator<Item = T>,
+    name: &str,
+) -> Checked<()> {
     let mut seen = BTreeSet::new();
     if things.into_iter().all(|thing| seen.insert(thing)) {
         return Ok(());
@@ -201,8 +209,24 @@ fn subscription(line: &SubscriptionLine) -> Checked<(Box<str>, Subscription)> {
     Ok((filter.as_str().into(), Subscription { options, identifier }))
 }
 
+fn consumer(line: &ConsumerLine) -> Checked<StoredConsumer> {
+    let (filter, Subscription { options, identifier }) = subscription(&line.subscription)?;
+    let ConsumerLine { group, flags, prefetch, .. } = line;
+    check_text(group, "the name of a group")?;
+    let (group, flags, prefetch) = (group.as_str().into(), *flags, *prefetch);
+    Ok(StoredConsumer { filter, group, options, identifier, flags, prefetch })
+}
+
+/// A text that was in a packet, and is not empty.
+pub(super) fn check_text(text: &str, name: &str) -> Checked<()> {
+    if text.is_empty() || text.len() > STRING_BYTES_MAX || text.contains('\0') {
+        return Err(format!("{name} is empty, longer than 65535 bytes, or has U+0000 in it"));
+    }
+    Ok(())
+}
+
 /// A text for an error: it may be long.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_debug).collect()
 }
 
@@ -220,7 +244,7 @@ fn will(line: &WillLine) -> Checked<StoredWill> {
     })
 }
 
-fn check_topic(topic: &str) -> Checked<()> {
+pub(super) fn check_topic(topic: &str) -> Checked<()> {
     if topic.len() > STRING_BYTES_MAX || !is_valid_topic(topic) {
         return Err(format!("\"{}\" is not a topic name", shown(topic)));
     }
@@ -270,7 +294,7 @@ fn check_connect(client_id: &str, will: Option<&StoredWill>) -> Checked<()> {
     check_packet(&packet).map_err(|error| format!("client_id or will: {error}"))
 }
 
-fn content(
+pub(super) fn content(
     topic: &str,
     properties_base64: &str,
     description: Option<&[PropertyLine]>,

@@ -33,6 +33,19 @@ impl StoredQueue {
     pub fn base_name(&self) -> &str {
         self.name.strip_prefix(DEAD_LETTERS).unwrap_or(&self.name)
     }
+
+    /// As the log has it.
+    #[must_use]
+    pub fn record(&self) -> QueueRecord<'_> {
+        let Self { qid, name, partitions, mode, .. } = self;
+        QueueRecord { qid: *qid, name, partitions: *partitions, mode: *mode }
+    }
+
+    /// How many messages are left; looks at each.
+    #[must_use]
+    pub fn messages_left(&self) -> u64 {
+        self.restoring.messages(self.mode).count() as u64
+    }
 }
 
 /// What a group of a queue is called.

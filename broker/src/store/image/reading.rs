@@ -146,7 +146,7 @@ impl Reading {
                 Record::Done { sid, id } => self.done(sid, id),
                 record => match self.queues.take(&record, records_at) {
                     Some(qid) => self.numbers.session = self.numbers.session.max(qid + 1),
-                    None => self.session_change(record),
+                    None => self.session_change(&record),
                 },
             }
         }
@@ -257,7 +257,7 @@ impl Reading {
         }
     }
 
-    fn session_change(&mut self, change: Record<'_>) {
+    fn session_change(&mut self, change: &Record<'_>) {
         let (Record::Session(SessionRecord { sid, .. })
         | Record::Subscribed { sid, .. }
         | Record::Unsubscribed { sid, .. }
@@ -266,15 +266,15 @@ impl Reading {
         | Record::Completed { sid, .. }
         | Record::Received { sid, .. }
         | Record::Freed { sid, .. }
-        | Record::Consumer(ConsumerRecord { sid, .. })) = change
+        | Record::Consumer(ConsumerRecord { sid, .. })) = *change
         else {
             return;
         };
         self.numbers.session = self.numbers.session.max(sid + 1);
         let stamp = self.records;
         let draft = self.draft(sid);
-        match change {
-            Record::Session(row) => draft.row = Some(Row::from(&row)),
+        match *change {
+            Record::Session(ref row) => draft.row = Some(Row::from(row)),
             Record::Subscribed { filter, options, identifier, .. } => {
                 draft.subscriptions.insert(filter.into(), Subscription { options, identifier });
             }
@@ -284,9 +284,9 @@ impl Reading {
                     consumers.remove(filter);
                 }
             }
-            Record::Consumer(consumer) => {
+            Record::Consumer(ref consumer) => {
                 let consumers = draft.consumers.get_or_insert_default();
-                consumers.insert(consumer.filter.into(), StoredConsumer::from(&consumer));
+                consumers.insert(consumer.filter.into(), StoredConsumer::from(consumer));
             }
             Record::Sent { packet_id, id, is_exactly_once, .. } => {
                 draft.flight().sent.insert(packet_id, Sent { id, is_exactly_once, stamp });

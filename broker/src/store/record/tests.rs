@@ -137,8 +137,8 @@ proptest! {
     #[test]
     fn records_of_queues_are_read_as_they_were_written(all in vec(owned(), 0..12)) {
         let mut frame = Vec::new();
-        let encoded = all.iter().map(|one| one.record(0).encode(&mut frame));
-        let positions: Vec<usize> = encoded.collect();
+        let positions: Vec<usize> =
+            all.iter().map(|one| one.record(0).encode(&mut frame)).collect();
         let read: Result<Vec<Record<'_>>, Unreadable> = Records::new(&frame).collect();
         let read = read.unwrap();
         prop_assert_eq!(read.len(), all.len());

@@ -1,5 +1,7 @@
 //! `dunlin storage` as a user runs it, on data directories that brokers have written.
 
+mod queues;
+
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -416,8 +418,8 @@ fn export_and_import_and_export_give_the_same_and_the_queues_are_delivered() {
 
     let all = lines(&export);
     let header = json!({
-        "type": "header", "format": "dunlin-export", "version": 1,
-        "sessions": 3, "messages": 5, "retained": 2, "hash_keys": all[0]["hash_keys"],
+        "type": "header", "format": "dunlin-export", "version": 2, "sessions": 3, "messages": 5,
+        "retained": 2, "queues": 0, "queue_messages": 0, "hash_keys": all[0]["hash_keys"],
     });
     assert_eq!(all[0], header);
     let sessions = of_type(&all, "session");
@@ -443,7 +445,10 @@ fn export_and_import_and_export_give_the_same_and_the_queues_are_delivered() {
     assert_eq!(of_type(&all, "retained")[1]["properties"], json!([{"response_topic": "r"}]));
 
     let said = done(&["import", text_of(&file)], &copy);
-    assert_eq!(said, "imported 3 sessions, 5 messages, 2 retained messages\n");
+    assert_eq!(
+        said,
+        "imported 3 sessions, 5 messages, 2 retained messages, 0 queues, 0 queue messages\n"
+    );
     assert_eq!(done(&["export"], &copy), export);
     assert!(done(&["check"], &copy).contains("intact"));
 
@@ -514,7 +519,7 @@ fn written(name: &str, lines: &[Value]) -> PathBuf {
 fn a_wrong_line_is_named_and_nothing_is_left_of_the_import() {
     type Change = fn(&mut Vec<Value>);
     let cases: &[(&str, u32, Change, &str)] = &[
-        ("version", 1, |all| all[0]["version"] = json!(2), "has version 2, supported is 1"),
+        ("version", 1, |all| all[0]["version"] = json!(3), "has version 3, supported is 2"),
         ("format", 1, |all| all[0]["format"] = json!("tar"), "not what dunlin storage export"),
         ("header", 1, |all| drop(all.remove(0)), "not what dunlin storage export"),
         ("keys", 1, |all| all[0]["hash_keys"] = json!(["1", "2", "3", "4"]), "hexadecimal"),
