@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use dunlin::store::{Image, LogPort, Reader, Wanted, Writer, WriterOptions};
+use dunlin::store::{Image, LogPort, ReadRequest, Reader, Writer, WriterOptions};
 use dunlin::worker::{Mail, ReadRequests, Settings, Shared, Worker};
 use dunlin_queue::Time;
 use dunlin_queue::mailbox::{Inbox, Outbox};
@@ -86,7 +86,7 @@ pub(crate) struct SimStore {
     port: Arc<LogPort>,
     writer: Writer<MemoryBackend>,
     reader: Reader<MemoryBackend>,
-    wanted: Receiver<(usize, Vec<Wanted>)>,
+    asked: Receiver<ReadRequest>,
     requests: ReadRequests,
     outboxes: Vec<Outbox<Mail<SimLink>>>,
     reader_outboxes: Vec<Outbox<Mail<SimLink>>>,
@@ -141,13 +141,13 @@ impl OpenedDisk {
         let outboxes = |sender: usize| -> Vec<Outbox<Mail<SimLink>>> {
             inboxes.iter().map(|inbox| Outbox::new(sender, inbox.address(), usize::MAX)).collect()
         };
-        let (sender, wanted) = channel();
+        let (sender, asked) = channel();
         let store = SimStore {
             reader: Reader::new(disk.backend.clone()),
             writer: Writer::new(log, Arc::clone(&port), options),
             disk,
             port,
-            wanted,
+            asked,
             requests: ReadRequests::new(sender),
             outboxes: outboxes(count),
             reader_outboxes: outboxes(count + 1),
@@ -176,7 +176,11 @@ impl SimStore {
             moved |= step.is_news || step.chunk.is_some();
             assert!(outbox.post(), "an inbox has room");
         }
-        while let Ok((worker, wanted)) = self.wanted.try_recv() {
+        if let Some(address) = step.removed_before {
+            self.reader.forget_before(address);
+        }
+        while let Ok(request) = self.asked.try_recv() {
+            let ReadRequest::Read { worker, wanted } = request else { continue };
             let outbox = &mut self.reader_outboxes[worker];
             outbox.collect(drop);
             outbox.push(Mail::Loaded(self.reader.read(wanted)), 0);

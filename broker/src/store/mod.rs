@@ -30,7 +30,7 @@ pub use image::{
 };
 pub use new_log::{Deliveries, NewLog};
 pub use port::{LogFigures, LogPort, LogState, Numbers, Submission};
-pub use reader::{Loaded, Reader, Unread, Wanted};
+pub use reader::{Loaded, ReadRequest, Reader, Unread, Wanted};
 pub use snapshot::{Snapshot, SnapshotFile};
 pub use threads::{COMPACT_REQUEST, RunningStore, StoreThreads};
 pub use writer::{Step, Writer, WriterOptions};

@@ -4,6 +4,20 @@ use dunlin_storage::{Backend, LogReader, ReadError};
 
 use super::record::{CHECKSUM_BYTES, checked_content};
 
+/// What a reader is asked for.
+#[derive(Debug)]
+pub enum ReadRequest {
+    /// A worker needs messages.
+    Read {
+        /// The worker.
+        worker: usize,
+        /// The messages.
+        wanted: Vec<Wanted>,
+    },
+    /// The segments before this address are removed: see [`Reader::forget_before`].
+    ForgetBefore(u64),
+}
+
 /// A message whose bytes a worker needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -73,6 +87,12 @@ impl<B: Backend> Reader<B> {
             rest = later;
         }
         loaded
+    }
+
+    /// Closes the files of removed segments, those before `address`. Open ones would keep their
+    /// space on the device, where nobody sees it.
+    pub fn forget_before(&mut self, address: u64) {
+        self.log.forget_before(address);
     }
 
     fn read_span(&mut self, together: &[Wanted], end: u64, loaded: &mut Vec<Loaded>) {

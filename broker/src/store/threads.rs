@@ -12,7 +12,7 @@ use dunlin_queue::Time;
 use dunlin_queue::mailbox::{Inbox, Outbox, Wake};
 use dunlin_storage::{DiskBackend, Log, LogError};
 
-use super::{LogPort, Numbers, Reader, Unread, Wanted, Writer, WriterOptions};
+use super::{LogPort, Numbers, ReadRequest, Reader, Unread, Writer, WriterOptions};
 use crate::clock::Clock;
 use crate::worker::{Mail, ReadRequests};
 
@@ -32,7 +32,7 @@ pub struct StoreThreads {
     writer: Writer<DiskBackend>,
     writer_thread: Arc<OnceLock<Thread>>,
     reader: Reader<DiskBackend>,
-    wanted: Receiver<(usize, Vec<Wanted>)>,
+    asked: Receiver<ReadRequest>,
     requests: ReadRequests,
     directory: PathBuf,
 }
@@ -56,14 +56,14 @@ impl StoreThreads {
             }
         });
         let port = Arc::new(LogPort::new(workers, log.end(), numbers, wake));
-        let (requests, wanted) = channel();
+        let (requests, asked) = channel();
         Self {
             writer: Writer::new(log, Arc::clone(&port), options),
             reader: Reader::new(reader),
             requests: ReadRequests::new(requests),
             port,
             writer_thread,
-            wanted,
+            asked,
             directory,
         }
     }
@@ -100,18 +100,26 @@ impl StoreThreads {
             outboxes: outboxes(first_sender),
             clock,
             is_ending: Arc::clone(&is_ending),
+            requests: self.requests.clone(),
             directory: self.directory,
             free_bytes: None,
             look_at: Time::default(),
         };
-        let (handle, mut reader, wanted) = (self.writer_thread, self.reader, self.wanted);
+        let (handle, mut reader, asked) = (self.writer_thread, self.reader, self.asked);
         let writer = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
             let _ = handle.set(std::thread::current());
             writing.run()
         })?;
         let mut reading = outboxes(first_sender + 1);
         let reader = std::thread::Builder::new().name("log-reader".into()).spawn(move || {
-            while let Ok((worker, wanted)) = wanted.recv() {
+            while let Ok(request) = asked.recv() {
+                let (worker, wanted) = match request {
+                    ReadRequest::Read { worker, wanted } => (worker, wanted),
+                    ReadRequest::ForgetBefore(address) => {
+                        reader.forget_before(address);
+                        continue;
+                    }
+                };
                 let loaded = reader.read(wanted);
                 if loaded.iter().any(|loaded| loaded.content == Err(Unread::Failed)) {
                     // It is asked for again.
@@ -141,11 +149,11 @@ impl RunningStore {
     pub fn finish(self) -> io::Result<()> {
         self.is_ending.store(true, Ordering::SeqCst);
         self.writer.thread().unpark();
+        let panicked = |_| io::Error::other("a thread of the store has panicked");
+        let written = self.writer.join().map_err(panicked)?;
         // The last sender: without it the reader ends.
         drop(self.requests);
-        let panicked = |_| io::Error::other("a thread of the store has panicked");
         self.reader.join().map_err(panicked)?;
-        let written = self.writer.join().map_err(panicked)?;
         written.map_err(io::Error::other)
     }
 }
@@ -155,6 +163,7 @@ struct WriterThread<L> {
     outboxes: Vec<Outbox<Mail<L>>>,
     clock: Clock,
     is_ending: Arc<AtomicBool>,
+    requests: ReadRequests,
     directory: PathBuf,
     free_bytes: Option<u64>,
     look_at: Time,
@@ -174,6 +183,9 @@ impl<L> WriterThread<L> {
                     outbox.push(Mail::Clean(Arc::clone(chunk)), 0);
                 }
                 post(outbox);
+            }
+            if let Some(address) = step.removed_before {
+                self.requests.forget_before(address);
             }
             if step.more {
                 continue;

@@ -41,6 +41,8 @@ pub struct Step {
     pub is_news: bool,
     /// Ask every worker what it still needs of this.
     pub chunk: Option<Arc<Chunk>>,
+    /// Segments were removed, those before this address.
+    pub removed_before: Option<u64>,
     /// There is more to do at once.
     pub more: bool,
 }
@@ -108,6 +110,7 @@ impl<B: Backend> Writer<B> {
         }
         let before = self.port.progress();
         let state = self.port.state();
+        let oldest = self.log.oldest();
         let taken = self.take(now);
         let result = self.write(taken, now).and_then(|()| self.clean(before.1, now));
         let mut step = Step::default();
@@ -121,6 +124,7 @@ impl<B: Backend> Writer<B> {
         }
         self.judge_space(self.retry_at > now, free_bytes);
         self.publish_figures();
+        step.removed_before = Some(self.log.oldest()).filter(|now| *now > oldest);
         step.is_news = before != self.port.progress() || state != self.port.state();
         let has_next = self.waiting.first_key_value().is_some_and(|(&at, _)| at == self.log.end());
         let may_go_on = has_next && self.retry_at <= now;

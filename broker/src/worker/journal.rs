@@ -20,7 +20,7 @@ use super::recording::{Pending, Recording};
 use super::sessions::{SessionId, SessionKey};
 use super::shared::Returned;
 use crate::store::record::Record;
-use crate::store::{LogPort, LogState, Submission, Wanted};
+use crate::store::{LogPort, LogState, ReadRequest, Submission, Wanted};
 
 /// Cargo lists that are kept for the next frame.
 pub(super) const SPARES_MAX: usize = 16;
@@ -31,20 +31,26 @@ pub(super) const FRAME_BYTES: usize = 8 << 20;
 /// Publications of one worker that wait for answers of others, above which it reads no more.
 const PENDING_MAX: usize = 65_536;
 
-/// Where workers ask for messages whose bytes are on disk only.
+/// Where workers ask for messages whose bytes are on disk only, and the reader is told of removed
+/// segments.
 #[derive(Clone, Debug)]
-pub struct ReadRequests(Sender<(usize, Vec<Wanted>)>);
+pub struct ReadRequests(Sender<ReadRequest>);
 
 impl ReadRequests {
     /// Through this channel, to whoever reads.
     #[must_use]
-    pub fn new(sender: Sender<(usize, Vec<Wanted>)>) -> Self {
+    pub fn new(sender: Sender<ReadRequest>) -> Self {
         Self(sender)
+    }
+
+    /// The segments before `address` are removed.
+    pub(crate) fn forget_before(&self, address: u64) {
+        let _ = self.0.send(ReadRequest::ForgetBefore(address));
     }
 
     pub(super) fn ask(&self, worker: usize, wanted: Vec<Wanted>) {
         // Nobody reads any more when the broker ends.
-        let _ = self.0.send((worker, wanted));
+        let _ = self.0.send(ReadRequest::Read { worker, wanted });
     }
 }
 
