@@ -22,6 +22,7 @@ mod packet_size;
 mod properties;
 mod publishing;
 mod qos2;
+mod queue_hostile;
 mod queue_recovery;
 mod queues;
 mod recovery;

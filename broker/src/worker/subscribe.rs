@@ -9,7 +9,7 @@ use dunlin_session::grant;
 use slab::Slab;
 
 use super::conn::ConnId;
-use super::queues::{QueueJoined, Refusal};
+use super::queues::{ConsumerChange, QueueJoined, Refusal};
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::queues::{ConsumerTerms, Malformed, SubscribeTo, subscribe_to};
@@ -24,7 +24,7 @@ struct PendingSubAck {
     /// Why one of the codes is an error, for people.
     reason: &'static str,
     /// Subscriptions to queues, by the place of their code, and the session that has them.
-    queues: Vec<(u16, Box<str>)>,
+    queues: Vec<(u16, ConsumerChange)>,
     generation: u32,
 }
 
@@ -203,18 +203,12 @@ impl<T: Transport> Worker<T> {
         let to = to.map_err(|bad| Refusal::new(ReasonCode::TopicFilterInvalid, bad.0))?;
         let asked = ConsumerTerms::read(properties);
         let asked = asked.map_err(|bad| Refusal::bad_request(bad.0))?;
-        let filter = request.filter;
-        let result = self.consume(session, filter, to, &asked, subscription, place);
-        match result {
-            Ok(true) => self.record_consumer(session, filter),
-            Ok(false) => {
-                if let Some(pending) = self.pending_subacks.get_mut(place.0) {
-                    pending.queues.push((place.1, filter.into()));
-                }
-            }
-            Err(_) => self.forget_consumer(session, filter),
+        let waiting = self.consume(session, request.filter, to, &asked, subscription, place)?;
+        let is_done = waiting.is_none();
+        if let (Some(change), Some(pending)) = (waiting, self.pending_subacks.get_mut(place.0)) {
+            pending.queues.push((place.1, change));
         }
-        result
+        Ok(is_done)
     }
 
     /// The home of a queue has taken a consumer, or not.
@@ -223,7 +217,7 @@ impl<T: Transport> Worker<T> {
         let Some(pending) = self.pending_subacks.get_mut(ticket) else { return };
         pending.waiting -= 1;
         let place = pending.queues.iter().position(|(of, _)| *of == at);
-        let filter = place.map(|place| pending.queues.swap_remove(place).1);
+        let change = place.map(|place| pending.queues.swap_remove(place).1);
         if let Some(refusal) = refusal {
             pending.reason = refusal.reason;
             if let Some(code) = pending.codes.get_mut(usize::from(at)) {
@@ -231,10 +225,10 @@ impl<T: Transport> Worker<T> {
             }
         }
         let session = self.conns.get(pending.conn).and_then(super::conn::Conn::session);
-        if let (Some(session), Some(filter)) = (session, filter) {
+        if let (Some(session), Some(change)) = (session, change) {
             match refusal {
-                Some(_) => self.forget_consumer(session, &filter),
-                None => self.record_consumer(session, &filter),
+                Some(_) => self.refuse_consumer(session, change),
+                None => self.confirm_consumer(session, change),
             }
         }
         self.finish_suback(ticket);

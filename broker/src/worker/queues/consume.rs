@@ -27,7 +27,7 @@ const TEMPORARY: u8 = 4;
 const BY_VERSION: u8 = 8;
 
 /// A session's subscription to a queue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Consumer {
     /// As it was subscribed.
     filter: Box<str>,
@@ -48,6 +48,19 @@ impl Consumer {
     fn to(&self) -> Option<SubscribeTo<'_>> {
         subscribe_to(&self.filter).and_then(Result::ok)
     }
+
+    /// Whether both are one member of one group: a filter can name the group itself.
+    fn is_same_group(&self, other: &Self) -> bool {
+        let address = |to: SubscribeTo<'_>| (to.queue.to_string(), to.filter.to_owned());
+        self.group == other.group && self.to().map(address) == other.to().map(address)
+    }
+}
+
+/// A subscription that its queue's home has not confirmed, and what it takes the place of.
+#[derive(Debug)]
+pub(in crate::worker) struct ConsumerChange {
+    new: Consumer,
+    former: Option<Consumer>,
 }
 
 /// A session begins to consume a queue, or comes back.
@@ -96,7 +109,8 @@ pub struct QueueLeave {
 }
 
 impl<T: Transport> Worker<T> {
-    /// A session subscribes to a queue. `Ok(false)` when the queue's home has to confirm.
+    /// A session subscribes to a queue. Says what waits for the queue's home to confirm, if that is
+    /// elsewhere. What is refused leaves a former subscription as it was.
     pub(in crate::worker) fn consume(
         &mut self,
         session: SessionId,
@@ -105,7 +119,7 @@ impl<T: Transport> Worker<T> {
         asked: &ConsumerTerms<'_>,
         subscription: Subscription,
         place: (u64, u16),
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Option<ConsumerChange>, Refusal> {
         let Subscription { options, identifier } = subscription;
         if options.qos == QoS::AtMostOnce {
             return Err(Refusal::bad_request("a queue is consumed at QoS 1 or 2"));
@@ -118,8 +132,8 @@ impl<T: Transport> Worker<T> {
         // What a consumer could not say in `group-id`.
         check_group(group).map_err(|bad| Refusal::bad_request(bad.0))?;
         let known = self.queues.consumers.get(&session);
-        let is_new = known.is_none_or(|all| all.iter().all(|it| &*it.filter != filter));
-        if is_new && known.is_some_and(|all| all.len() >= CONSUMERS_MAX) {
+        let former = known.and_then(|all| all.iter().find(|it| &*it.filter == filter).cloned());
+        if former.is_none() && known.is_some_and(|all| all.len() >= CONSUMERS_MAX) {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "too many queues"));
         }
         let is_temporary = named.is_none();
@@ -140,18 +154,50 @@ impl<T: Transport> Worker<T> {
             flags,
             prefetch: asked.prefetch.unwrap_or(0),
         };
-        // On other terms it is another membership.
-        let former = self.queues.consumers.get(&session).and_then(|all| {
-            all.iter().find(|it| &*it.filter == filter && it.group != consumer.group)
-        });
-        if let Some(former) = former.cloned() {
-            self.leave_queue(session, &former, true);
-        }
         let all = self.queues.consumers.entry(session).or_default();
         all.retain(|it| &*it.filter != filter);
         all.push(consumer.clone());
         let start = (asked.start, asked.is_replay);
-        self.join_queue(session, &consumer, start, place)
+        let joined = self.join_queue(session, &consumer, start, place);
+        let change = ConsumerChange { new: consumer, former };
+        match joined {
+            Ok(false) => Ok(Some(change)),
+            Ok(true) => {
+                self.confirm_consumer(session, change);
+                Ok(None)
+            }
+            Err(refusal) => {
+                self.refuse_consumer(session, change);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The queue has taken the consumer.
+    pub(in crate::worker) fn confirm_consumer(
+        &mut self,
+        session: SessionId,
+        ConsumerChange { new, former }: ConsumerChange,
+    ) {
+        if let Some(former) = former.filter(|former| former.group != new.group) {
+            self.end_membership(session, &former);
+        }
+        self.record_consumer(session, &new.filter);
+    }
+
+    /// The queue has not taken the consumer: it is as it was.
+    pub(in crate::worker) fn refuse_consumer(
+        &mut self,
+        session: SessionId,
+        ConsumerChange { new, former }: ConsumerChange,
+    ) {
+        let Some(all) = self.queues.consumers.get_mut(&session) else { return };
+        // Unless it has unsubscribed meanwhile, or subscribed again.
+        let Some(at) = all.iter().position(|it| *it == new) else { return };
+        match former {
+            Some(former) => all[at] = former,
+            None => self.forget_consumer(session, &new.filter),
+        }
     }
 
     /// Tells the queue's home that the session is there.
@@ -202,8 +248,7 @@ impl<T: Transport> Worker<T> {
         Ok(false)
     }
 
-    /// The queue did not take the consumer.
-    pub(in crate::worker) fn forget_consumer(&mut self, session: SessionId, filter: &str) {
+    fn forget_consumer(&mut self, session: SessionId, filter: &str) {
         if let Some(all) = self.queues.consumers.get_mut(&session) {
             all.retain(|it| &*it.filter != filter);
             if all.is_empty() {
@@ -218,8 +263,20 @@ impl<T: Transport> Worker<T> {
         let known = all.and_then(|all| all.iter().find(|it| &*it.filter == filter));
         let Some(consumer) = known.cloned() else { return false };
         self.forget_consumer(session, filter);
-        self.leave_queue(session, &consumer, true);
+        self.end_membership(session, &consumer);
         true
+    }
+
+    /// A subscription has ended. Another one to the same group goes on, on its own terms.
+    fn end_membership(&mut self, session: SessionId, ended: &Consumer) {
+        let all = self.queues.consumers.get(&session);
+        let other = all.and_then(|all| all.iter().find(|it| it.is_same_group(ended)));
+        let Some(other) = other.cloned() else {
+            return self.leave_queue(session, ended, true);
+        };
+        if let Err(refusal) = self.join_queue(session, &other, None, (0, 0)) {
+            tracing::warn!(filter = %other.filter, reason = refusal.reason, "not on new terms");
+        }
     }
 
     fn leave_queue(&mut self, session: SessionId, consumer: &Consumer, is_final: bool) {

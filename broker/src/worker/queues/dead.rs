@@ -173,6 +173,10 @@ impl<T: Transport> Worker<T> {
         id: MessageId,
         content: &Content,
     ) -> Result<Receipt, Refusal> {
+        if !self.queues.get(graves).is_some_and(|slot| slot.queue.is_needed(id)) {
+            // Asked for twice, and put back while it was read.
+            return Ok(Receipt::default());
+        }
         let original = self.pool.get(&content.message);
         let mut properties = PropertiesBuf::new();
         alive_properties(Properties::from_checked(original.properties()), &mut properties);

@@ -42,6 +42,9 @@ impl<T: Transport> Worker<T> {
         terms.prefetch = prefetch.clamp(1, PREFETCH_MAX);
         let existing = slot.find_group(&join.group).map(|group| group.id);
         let group = match existing {
+            Some(group) if slot.group(group).is_some_and(|it| it.filter != join.filter) => {
+                return Err(Refusal::bad_request("a group of this name has another filter"));
+            }
             Some(group) => {
                 self.seek_if_asked(key, group, join)?;
                 self.note_group(key, group, join.is_temporary);

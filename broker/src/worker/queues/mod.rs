@@ -49,7 +49,7 @@ pub(super) use consume::{QueueJoin, QueueJoined, QueueLeave};
 pub(super) use deliver::{QueueAnswer, QueueDeliver};
 pub(super) use publish::{QueueAnswered, QueuePublish};
 
-pub(super) use consume::Consumer;
+pub(super) use consume::{Consumer, ConsumerChange};
 use contents::Contents;
 use deliver::{Outgoing, Waiting};
 use load::{Dead, Load};
