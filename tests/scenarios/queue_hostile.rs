@@ -37,8 +37,9 @@ fn a_subscription_that_cannot_be_changed_stays_as_it_was() {
         let asked = [("consumer-group", "g"), ("stream-offset", "earliest")];
         let reader = consumer(&mut sim, "r", "$queue/log", &asked);
         let _other = consumer(&mut sim, "o", "$queue/log", &[("consumer-group", "h")]);
-        let elsewhere = [("consumer-group", "h"), ("stream-offset", "earliest")];
-        for asked in [&asked, &elsewhere, &[("consumer-group", "g"), ("settle", "perhaps")]] {
+        let elsewhere =
+            [("consumer-group", "h"), ("stream-offset", "earliest"), ("stream-replay", "true")];
+        for asked in [&elsewhere[..], &[("consumer-group", "g"), ("settle", "perhaps")]] {
             subscribe(&mut sim, &reader, "$queue/log", asked);
             let refused = reader.take().remove(0);
             assert!(refused.starts_with("SUBACK 1 [83]"), "{refused}");

@@ -7,8 +7,6 @@ use dunlin_session::Answer as ClientAnswer;
 
 use super::{MemberTerms, QueueAnswer, Refusal};
 use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, check_group, subscribe_to};
-use crate::store::StoredConsumer;
-use crate::store::record::{ConsumerRecord, Record};
 use crate::worker::mail::Mail;
 use crate::worker::sessions::{SessionId, SessionKey};
 use crate::worker::{Transport, Worker};
@@ -30,21 +28,15 @@ const BY_VERSION: u8 = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Consumer {
     /// As it was subscribed.
-    filter: Box<str>,
-    group: Box<str>,
-    options: SubscriptionOptions,
-    identifier: u32,
-    flags: u8,
-    prefetch: u32,
+    pub(super) filter: Box<str>,
+    pub(super) group: Box<str>,
+    pub(super) options: SubscriptionOptions,
+    pub(super) identifier: u32,
+    pub(super) flags: u8,
+    pub(super) prefetch: u32,
 }
 
 impl Consumer {
-    fn record(&self, sid: u64) -> ConsumerRecord<'_> {
-        let Self { filter, group, options, identifier, flags, prefetch } = self;
-        let (options, identifier, flags, prefetch) = (*options, *identifier, *flags, *prefetch);
-        ConsumerRecord { sid, filter, group, options, identifier, flags, prefetch }
-    }
-
     fn to(&self) -> Option<SubscribeTo<'_>> {
         subscribe_to(&self.filter).and_then(Result::ok)
     }
@@ -274,7 +266,7 @@ impl<T: Transport> Worker<T> {
         let Some(other) = other.cloned() else {
             return self.leave_queue(session, ended, true);
         };
-        if let Err(refusal) = self.join_queue(session, &other, None, (0, 0)) {
+        if let Err(refusal) = self.join_queue(session, &other, (None, false), (0, 0)) {
             tracing::warn!(filter = %other.filter, reason = refusal.reason, "not on new terms");
         }
     }
@@ -343,45 +335,6 @@ impl<T: Transport> Worker<T> {
         for consumer in all.unwrap_or_default() {
             self.leave_queue(session, &consumer, is_final);
         }
-    }
-
-    /// Writes down that the session consumes a queue.
-    pub(in crate::worker) fn record_consumer(&mut self, session: SessionId, filter: &str) {
-        let all = self.queues.consumers.get(&session);
-        let known = all.and_then(|all| all.iter().find(|it| &*it.filter == filter));
-        let (Some(consumer), Some(journal)) = (known, &mut self.journal) else { return };
-        let Some(durable) = &self.sessions.get(session).durable else { return };
-        journal.write(&Record::Consumer(consumer.record(durable.sid)));
-    }
-
-    /// Writes down what the session consumes.
-    pub(in crate::worker) fn record_consumers(&mut self, session: SessionId) {
-        let Some(all) = self.queues.consumers.get(&session) else { return };
-        let Some(journal) = &mut self.journal else { return };
-        let Some(durable) = &self.sessions.get(session).durable else { return };
-        for consumer in all {
-            journal.write(&Record::Consumer(consumer.record(durable.sid)));
-        }
-    }
-
-    /// Takes in what the log has of a session's consumers.
-    pub(in crate::worker) fn restore_consumers(
-        &mut self,
-        session: SessionId,
-        stored: Vec<StoredConsumer>,
-    ) {
-        if stored.is_empty() {
-            return;
-        }
-        let consumers = stored.into_iter().map(|stored| Consumer {
-            filter: stored.filter,
-            group: stored.group,
-            options: stored.options,
-            identifier: stored.identifier,
-            flags: stored.flags,
-            prefetch: stored.prefetch,
-        });
-        self.queues.consumers.insert(session, consumers.collect());
     }
 
     /// What clients have answered in this turn goes to the homes of their queues.

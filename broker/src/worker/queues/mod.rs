@@ -18,6 +18,7 @@
 
 mod clean;
 mod consume;
+mod consumer_record;
 mod contents;
 mod dead;
 mod deliver;
