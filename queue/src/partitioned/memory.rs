@@ -113,6 +113,40 @@ impl Queue {
         true
     }
 
+    /// Where a chunk that was asked for is stored now.
+    #[must_use]
+    pub fn chunk_position(&self, partition: u16, chunk: u64) -> Option<u64> {
+        let home = self.partitions.get(usize::from(partition))?;
+        let chunk = home.waiting.as_ref()?.index.chunk(chunk)?;
+        chunk.is_away().then_some(chunk.stored)
+    }
+
+    /// A chunk cannot be read: what is in it is gone, until a restart makes the index anew. Nothing
+    /// of that is written down.
+    pub fn lose_chunk(&mut self, partition: u16, chunk: u64, cx: &mut Context<'_>) {
+        let from = chunk * CHUNK_LEN;
+        for offset in from..from + CHUNK_LEN {
+            if self.remove(partition, offset, None, cx.index) {
+                self.counts.dropped += 1;
+            }
+        }
+        let at = usize::from(partition);
+        let Some(home) = self.partitions.get(at) else { return };
+        for group in &mut self.groups {
+            let lane = &mut group.lanes[at];
+            let owner = lane.owner.member();
+            let claims = lane.claims.as_mut();
+            let ended = claims.map_or(0, |claims| claims.forget(from, from + CHUNK_LEN));
+            lane.advance(home);
+            if let Some(owner) = owner
+                && let Ok(member) = group.member(owner)
+            {
+                member.leases -= ended;
+            }
+            group.wake(partition, cx.actions);
+        }
+    }
+
     /// Where a message is.
     pub fn locate(&mut self, id: MessageId, cx: &mut Context<'_>) -> Located {
         let Some(home) = self.partitions.get(usize::from(id.partition)) else {

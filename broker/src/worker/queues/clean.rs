@@ -1,5 +1,6 @@
 //! The log's oldest segment goes: what queues still need of it is written down again.
 
+use dunlin_queue::partitioned::limits::CHUNK_LEN;
 use dunlin_queue::partitioned::{Located, MessageId};
 
 use super::QueueKey;
@@ -80,23 +81,20 @@ impl<T: Transport> Worker<T> {
     }
 
     /// A message has been written again. If its piece of the index is not in memory it cannot be
-    /// told yet, and nobody can read the message before it is told.
+    /// told yet: that has been asked for, and nobody can read the message before it is there.
     pub(super) fn on_message_moved(&mut self, key: QueueKey, id: MessageId, position: u64) {
         let located = self.with_queue(key, |queue, cx| queue.moved(id, position, cx));
         if located == Some(Located::Away) {
-            self.queues.unmoved.push((key, id, position));
+            let piece = (key, id.partition, id.offset / CHUNK_LEN);
+            self.queues.unmoved.entry(piece).or_default().push((id.offset, position));
         }
     }
 
     /// A piece of an index is there: what was moved meanwhile.
-    pub(super) fn note_moved(&mut self, key: QueueKey) {
-        let unmoved = std::mem::take(&mut self.queues.unmoved);
-        for (of, id, position) in unmoved {
-            if of == key {
-                self.on_message_moved(key, id, position);
-            } else {
-                self.queues.unmoved.push((of, id, position));
-            }
+    pub(super) fn note_moved(&mut self, key: QueueKey, partition: u16, chunk: u64) {
+        let moved = self.queues.unmoved.remove(&(key, partition, chunk));
+        for (offset, position) in moved.unwrap_or_default() {
+            self.on_message_moved(key, MessageId { partition, offset }, position);
         }
     }
 }

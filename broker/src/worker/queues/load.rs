@@ -108,7 +108,7 @@ impl<T: Transport> Worker<T> {
                 self.on_chunk_loaded(key, partition, chunk, &bytes);
             }
             (Err(Unread::Gone), Loading::Chunk(partition, chunk)) => {
-                tracing::error!(position, partition, chunk, "a part of a queue cannot be read");
+                self.find_chunk(key, (partition, chunk), position);
             }
             (Ok(bytes), _) => match self.make_content(&bytes) {
                 Some(content) => self.on_content(key, what, content),
@@ -135,10 +135,27 @@ impl<T: Transport> Worker<T> {
         None
     }
 
+    /// A piece of the index is not where it was: it may have been moved while it was read.
+    fn find_chunk(&mut self, key: QueueKey, (partition, chunk): (u16, u64), was_at: u64) {
+        let now = self.queues.get(key).and_then(|it| it.queue.chunk_position(partition, chunk));
+        match now {
+            Some(position) if position != was_at => {
+                self.load_chunk(key, partition, chunk, position);
+            }
+            Some(position) => {
+                tracing::error!(position, partition, chunk, "a part of a queue cannot be read");
+                self.with_queue(key, |queue, cx| queue.lose_chunk(partition, chunk, cx));
+                self.absorb(key);
+                self.sweep_contents(key);
+            }
+            None => {}
+        }
+    }
+
     fn on_chunk_loaded(&mut self, key: QueueKey, partition: u16, chunk: u64, bytes: &[u8]) {
         let is_taken = self.with_queue(key, |queue, cx| queue.load(partition, chunk, bytes, cx));
         if is_taken == Some(true) {
-            self.note_moved(key);
+            self.note_moved(key, partition, chunk);
         }
         self.absorb(key);
         self.ask_again(key, partition);

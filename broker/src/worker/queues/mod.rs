@@ -228,8 +228,8 @@ pub(super) struct Queues {
     ready: VecDeque<Ready>,
     todo: VecDeque<(QueueKey, Action)>,
     loads: Slab<Load>,
-    /// Index chunks whose entries are on disk, with positions that they do not know of yet.
-    unmoved: Vec<(QueueKey, MessageId, u64)>,
+    /// Pieces of indexes that are being read, and messages in them that are elsewhere now.
+    unmoved: HashMap<(QueueKey, u16, u64), Vec<(u64, u64)>, RandomState>,
     /// What is to be asked for at the end of the turn.
     wanted: Vec<Wanted>,
 
@@ -272,7 +272,7 @@ impl Queues {
             ready: VecDeque::new(),
             todo: VecDeque::new(),
             loads: Slab::new(),
-            unmoved: Vec::new(),
+            unmoved: HashMap::default(),
             wanted: Vec::new(),
             unburied: Vec::new(),
             reject_reasons: HashMap::default(),
