@@ -158,6 +158,13 @@ impl Queue {
         waiting.is_some_and(|waiting| waiting.index.is_stored_at(chunk, position))
     }
 
+    /// Where a chunk is to be read from, if it was asked for and has not come.
+    #[must_use]
+    pub fn wanted_at(&self, partition: u16, chunk: u64) -> Option<u64> {
+        let home = self.partitions.get(usize::from(partition))?;
+        home.waiting.as_ref()?.index.wanted_at(chunk)
+    }
+
     /// Cleaning has written the record of a chunk at `from` again at `to`.
     pub fn chunk_moved(&mut self, partition: u16, chunk: u64, from: u64, to: u64) {
         let home = self.partitions.get_mut(usize::from(partition));

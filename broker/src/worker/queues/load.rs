@@ -109,7 +109,14 @@ impl<T: Transport> Worker<T> {
                 self.on_chunk_loaded(key, partition, chunk, &bytes);
             }
             (Err(Unread::Gone), Loading::Chunk(partition, chunk)) => {
-                tracing::error!(position, partition, chunk, "a part of a queue cannot be read");
+                // It may have been moved while it was read.
+                let slot = self.queues.get(key);
+                match slot.and_then(|slot| slot.queue.wanted_at(partition, chunk)) {
+                    Some(now) if now != position => {
+                        self.load_chunk(key, partition, chunk, now);
+                    }
+                    _ => tracing::error!(position, partition, chunk, "a part of a queue is gone"),
+                }
             }
             (Ok(bytes), _) => match self.make_content(&bytes) {
                 Some(content) => self.on_content(key, what, content),
