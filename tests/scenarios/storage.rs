@@ -127,6 +127,28 @@ fn space_is_given_back_while_one_session_is_away_for_a_week() {
 }
 
 #[test]
+fn space_is_given_back_as_fast_as_clients_write() {
+    for (workers, size) in [(1, 2000), (1, 4000), (1, 12_000), (2, 3000), (2, 8000)] {
+        let mut sim = durable(workers);
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let mut largest = 0;
+        for _ in 0..300 {
+            // Each is dead with the next one, and the log is never left in peace.
+            for id in 1..=3 {
+                publisher.write(Publishing::q1("r", &"x".repeat(size), id).retain().v5());
+            }
+            sim.run_workers();
+            sim.run_storage_step();
+            publisher.discard();
+            largest = largest.max(sim.disk().bytes());
+        }
+        // Some megabytes have been written. Cleaning begins at 48 KiB, and is a few steps behind.
+        let limit = (80_000 + 12 * size) as u64;
+        assert!(largest < limit, "{largest}, {size} with {workers} workers");
+    }
+}
+
+#[test]
 fn subscriptions_and_packets_in_flight_are_carried_over_when_their_records_are_old() {
     let mut sim = durable(2);
     let subscriber = Client::online(&mut sim, &persistent("s"));

@@ -11,20 +11,25 @@ use std::sync::Arc;
 use dunlin_queue::Time;
 use dunlin_storage::{Backend, BackendError, Entry, Frames, Log, LogError, ReadFile};
 
-/// Bytes of records handed out at a time.
-const CHUNK_BYTES: usize = 4 << 20;
-/// After a segment that was mostly alive, nothing is cleaned for so long unless the log grows.
+/// Bytes of records handed out at a time, and the most where so much is written meanwhile that
+/// cleaning would not keep up.
+const CHUNK_BYTES: u64 = 4 << 20;
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+/// After records that were mostly alive, nothing is cleaned for so long unless the log grows.
 const PATIENCE_MS: u64 = 60_000;
+/// And unless it has grown by so many times what was looked at.
+const PATIENCE_FACTOR: u64 = 4;
 /// Cleaning begins when the log is so many times as large as what is alive in it.
 const GARBAGE_FACTOR: u64 = 2;
+/// When it is so many times as large, there is no patience before as much was moved as is alive:
+/// then what is alive is not known well.
+const IMPATIENCE_FACTOR: u64 = 4;
 
-/// Some of the records of the oldest segment.
+/// Some of the records of the oldest segments.
 #[derive(Debug)]
 pub struct Chunk {
     /// Chunks are numbered from 1 on.
     pub number: u64,
-    /// Where the segment ends: records before this address are about to go.
-    pub segment_end: u64,
     /// The frames: where their records begin, and the records.
     pub frames: Vec<(u64, Box<[u8]>)>,
 }
@@ -32,22 +37,46 @@ pub struct Chunk {
 #[derive(Debug)]
 struct Segment<F> {
     frames: Frames<F>,
-    end: u64,
     bytes: u64,
-    /// Size of the log when cleaning it began.
-    log_bytes: u64,
-    is_read: bool,
 }
 
-/// Cleans segments up, one at a time.
+/// Segments of which nobody needs anything any more.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    count: usize,
+    /// Behind the frames with what was moved from them.
+    safe_at: u64,
+    /// Bytes of records that workers have looked at for them, and what they have written again.
+    looked_at: u64,
+    moved: u64,
+}
+
+/// Cleans segments up, from the oldest on.
 #[derive(Debug)]
 pub(super) struct Cleaner<F> {
+    /// The segment that is being read.
     segment: Option<Segment<F>>,
+    /// Segments before it that are read and not removed, and their bytes.
+    read: usize,
+    read_bytes: u64,
     /// The last chunk that was handed out, and the last that each worker has done with.
     chunk: u64,
     done: Box<[u64]>,
     /// Behind the last frame that a worker was done in.
     done_at: u64,
+    /// Where the log ended when the last chunk was handed out.
+    chunk_at: u64,
+    /// Waits to be safe, and known to the workers.
+    ready: Option<Ready>,
+    /// Bytes of records that workers have looked at since, and what
+    /// [`LogFigures::moved`](super::LogFigures::moved) was.
+    looked_at: u64,
+    moved: u64,
+    /// Where the log ended when the segment began that is the oldest now, or later: what was moved
+    /// since is the price of one passage through the log.
+    passage_end: u64,
+    /// What [`LogFigures::moved`](super::LogFigures::moved) was then.
+    passage_moved: u64,
     /// Sizes of the log below which nothing is cleaned: as configured, and after it was not worth
     /// it.
     bytes_min: u64,
@@ -62,9 +91,17 @@ impl<F: ReadFile> Cleaner<F> {
     pub(super) fn new(workers: usize, bytes_min: u64) -> Self {
         Self {
             segment: None,
+            read: 0,
+            read_bytes: 0,
             chunk: 0,
             done: vec![0; workers].into_boxed_slice(),
             done_at: 0,
+            chunk_at: 0,
+            ready: None,
+            looked_at: 0,
+            moved: 0,
+            passage_end: 0,
+            passage_moved: 0,
             bytes_min,
             patience: 0,
             patience_until: Time::default(),
@@ -77,7 +114,7 @@ impl<F: ReadFile> Cleaner<F> {
     }
 
     pub(super) fn is_at_rest(&self) -> bool {
-        self.segment.is_none() && self.asked_up_to == 0
+        self.segment.is_none() && self.read == 0 && self.asked_up_to == 0
     }
 
     /// A frame was taken that ends at `end`; its worker is done with the chunks up to `chunk`.
@@ -92,33 +129,48 @@ impl<F: ReadFile> Cleaner<F> {
         self.done.iter().any(|&done| done < self.chunk)
     }
 
-    /// Whether a segment can be removed when the workers know that the log is synced up to
+    /// Whether segments can be removed when the workers know that the log is synced up to
     /// `announced`.
     pub(super) fn is_clean(&self, announced: u64) -> bool {
-        self.segment.as_ref().is_some_and(|segment| segment.is_read)
-            && !self.is_waiting()
-            && announced >= self.done_at
+        self.ready.is_some_and(|ready| announced >= ready.safe_at)
     }
 
-    /// Removes the segment that is cleaned up, if the workers know where everything is that was in
-    /// it. Says how many went.
+    /// When all are done with what was handed out.
+    fn note_ready(&mut self, moved: u64) {
+        if self.ready.is_some() || self.read == 0 || self.is_waiting() {
+            return;
+        }
+        let (count, safe_at) = (self.read, self.done_at);
+        let looked_at = std::mem::take(&mut self.looked_at);
+        let moved_before = std::mem::replace(&mut self.moved, moved);
+        self.ready = Some(Ready { count, safe_at, looked_at, moved: moved - moved_before });
+    }
+
+    /// Removes the segments that are cleaned up, if the workers know where everything is that was
+    /// in them. Says how many went. `moved` is what workers have written again so far, in bytes.
     pub(super) fn remove_clean<B: Backend<File = F>>(
         &mut self,
         log: &mut Log<B>,
         announced: u64,
+        moved: u64,
         now: Time,
     ) -> Result<u64, LogError> {
-        if !self.is_clean(announced) {
+        self.note_ready(moved);
+        let Some(ready) = self.ready.take_if(|ready| announced >= ready.safe_at) else {
             return Ok(0);
+        };
+        let Ready { count, looked_at, moved, .. } = ready;
+        for _ in 0..count {
+            let removed = log.remove_oldest()?;
+            self.read -= 1;
+            self.read_bytes -= removed.map_or(0, |removed| removed.bytes);
         }
-        let Some(segment) = self.segment.take() else { return Ok(0) };
-        let Some(removed) = log.remove_oldest()? else { return Ok(0) };
-        let won = segment.log_bytes.saturating_sub(log.bytes());
-        tracing::debug!(base = removed.base, bytes = removed.bytes, won, "segment removed");
+        tracing::debug!(count, looked_at, moved, "segments removed");
         // Most of it was alive: not again before there is more to win.
-        self.patience = if won < segment.bytes / 4 { log.bytes() + 4 * segment.bytes } else { 0 };
+        let is_worthwhile = moved < looked_at - looked_at / 4;
+        self.patience = if is_worthwhile { 0 } else { log.bytes() + PATIENCE_FACTOR * looked_at };
         self.patience_until = now.plus_millis(PATIENCE_MS);
-        Ok(1)
+        Ok(count as u64)
     }
 
     /// The next records to be looked at by the workers.
@@ -126,33 +178,41 @@ impl<F: ReadFile> Cleaner<F> {
         &mut self,
         log: &Log<B>,
         live: u64,
+        moved: u64,
         now: Time,
     ) -> Result<Option<Arc<Chunk>>, LogError> {
-        if self.is_waiting() || !self.has_segment(log, live, now)? {
+        if self.is_waiting() {
             return Ok(None);
         }
-        let Some(segment) = &mut self.segment else { return Ok(None) };
+        // More than is written meanwhile, or the log would grow for ever.
+        let written = log.end() - self.chunk_at.min(log.end());
+        let wanted = CHUNK_BYTES.max(2 * written).min(CHUNK_BYTES_MAX);
         let (mut frames, mut bytes) = (Vec::new(), 0);
-        while bytes < CHUNK_BYTES {
+        while bytes < wanted && self.has_segment(log, live, moved, now)? {
+            let Some(segment) = &mut self.segment else { break };
             match segment.frames.next().map_err(LogError::Failed)? {
                 Some(Entry::Frame { address, payload }) => {
-                    bytes += payload.len();
+                    bytes += payload.len() as u64;
                     let records_at = address + dunlin_storage::FRAME_HEADER_BYTES as u64;
                     frames.push((records_at, payload.into()));
                 }
                 // It was missing before, and whoever started the broker knows.
                 Some(Entry::Missing { .. }) => {}
                 None => {
-                    segment.is_read = true;
-                    break;
+                    self.read += 1;
+                    self.read_bytes += segment.bytes;
+                    self.segment = None;
                 }
             }
         }
         if frames.is_empty() {
+            self.note_ready(moved);
             return Ok(None);
         }
         self.chunk += 1;
-        Ok(Some(Arc::new(Chunk { number: self.chunk, segment_end: segment.end, frames })))
+        self.chunk_at = log.end();
+        self.looked_at += bytes;
+        Ok(Some(Arc::new(Chunk { number: self.chunk, frames })))
     }
 
     /// Whether there is a segment with records to look at; begins with the next if it is time.
@@ -160,33 +220,42 @@ impl<F: ReadFile> Cleaner<F> {
         &mut self,
         log: &Log<B>,
         live: u64,
+        moved: u64,
         now: Time,
     ) -> Result<bool, LogError> {
-        if let Some(segment) = &self.segment {
-            return Ok(!segment.is_read);
+        if self.segment.is_some() {
+            return Ok(true);
         }
-        let mut segments = log.segments();
-        let (Some(oldest), Some(_)) = (segments.next(), segments.next()) else {
+        let mut segments = log.segments().skip(self.read);
+        let (Some(next), Some(_)) = (segments.next(), segments.next()) else {
             self.asked_up_to = 0;
             return Ok(false);
         };
-        if now >= self.patience_until {
-            self.patience = 0;
+        if next.base >= self.passage_end {
+            (self.passage_end, self.passage_moved) = (log.end(), moved);
         }
-        let worthwhile = self.bytes_min.max(live.saturating_mul(GARBAGE_FACTOR)).max(self.patience);
-        if oldest.base >= self.asked_up_to {
+        if next.base >= self.asked_up_to {
             self.asked_up_to = 0;
-            if log.bytes() <= worthwhile {
+            if !self.is_worthwhile(log.bytes() - self.read_bytes, live, moved, now) {
                 return Ok(false);
             }
         }
-        let frames = match log.frames(oldest.base) {
+        let frames = match log.frames(next.base) {
             Ok(frames) => frames,
             Err(BackendError::NotFound) => return Ok(false),
             Err(error) => return Err(LogError::Failed(error)),
         };
-        let (end, bytes, log_bytes) = (oldest.end, oldest.bytes, log.bytes());
-        self.segment = Some(Segment { frames, end, bytes, log_bytes, is_read: false });
+        self.segment = Some(Segment { frames, bytes: next.bytes });
         Ok(true)
+    }
+
+    /// Whether a log of so many bytes is to be cleaned.
+    fn is_worthwhile(&mut self, bytes: u64, live: u64, moved: u64, now: Time) -> bool {
+        let is_far_above =
+            bytes > live.saturating_mul(IMPATIENCE_FACTOR) && moved - self.passage_moved <= live;
+        if is_far_above || now >= self.patience_until {
+            self.patience = 0;
+        }
+        bytes > self.bytes_min.max(live.saturating_mul(GARBAGE_FACTOR)).max(self.patience)
     }
 }

@@ -73,6 +73,8 @@ pub struct LogFigures {
     pub syncs: AtomicU64,
     /// Bytes written, those that were moved included.
     pub written: AtomicU64,
+    /// Bytes that cleaning has written again.
+    pub moved: AtomicU64,
     /// Segments that were removed.
     pub removed: AtomicU64,
 }

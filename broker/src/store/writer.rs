@@ -198,9 +198,10 @@ impl<B: Backend> Writer<B> {
     /// `announced` is how far the log was synced when the workers were last told: they know where
     /// everything is that was moved up to there.
     fn clean(&mut self, announced: u64, now: Time) -> Result<Option<Arc<Chunk>>, LogError> {
-        let removed = self.cleaner.remove_clean(&mut self.log, announced, now)?;
+        let moved = self.port.figures.moved.load(Ordering::Relaxed);
+        let removed = self.cleaner.remove_clean(&mut self.log, announced, moved, now)?;
         self.port.figures.removed.fetch_add(removed, Ordering::Relaxed);
-        self.cleaner.next_chunk(&self.log, self.port.live(), now)
+        self.cleaner.next_chunk(&self.log, self.port.live(), moved, now)
     }
 
     /// Closes and opens the log for new messages.

@@ -19,6 +19,7 @@ impl<T: Transport> Worker<T> {
     /// Writes down again what is alive in a chunk, and says with this turn's frame that this is
     /// done.
     pub(super) fn on_chunk(&mut self, chunk: &Arc<Chunk>) {
+        let before = self.journal.as_ref().map_or(0, |it| it.bytes_written());
         let mut deliveries = Deliveries::new();
         for (records_at, frame) in &chunk.frames {
             for record in Records::new(frame) {
@@ -43,6 +44,8 @@ impl<T: Transport> Worker<T> {
             }
         }
         let Some(journal) = &mut self.journal else { return };
+        let moved = journal.bytes_written().saturating_sub(before);
+        journal.note_moved(moved);
         journal.cleaned = chunk.number;
         journal.wait_for_frame(true);
     }

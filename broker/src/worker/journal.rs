@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use ahash::RandomState;
@@ -122,6 +123,8 @@ pub(super) struct Journal {
     pub(super) is_forced: bool,
     /// Frames are numbered.
     pub(super) number: u64,
+    /// Bytes of the frames that were submitted.
+    submitted: u64,
     pub(super) under_way: VecDeque<UnderWay>,
     pub(super) spares: Vec<Cargo>,
     pub(super) held: HashMap<ConnId, HeldAnswers, RandomState>,
@@ -164,6 +167,7 @@ impl Journal {
             must_sync: false,
             is_forced: false,
             number: 1,
+            submitted: 0,
             under_way: VecDeque::new(),
             spares: Vec::new(),
             held: HashMap::default(),
@@ -204,6 +208,16 @@ impl Journal {
     pub(super) fn wait_for_frame(&mut self, must_sync: bool) {
         self.must_sync |= must_sync;
         self.is_forced = true;
+    }
+
+    /// Bytes that were written down so far.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.submitted + self.frame.len() as u64
+    }
+
+    /// So many bytes are written down because old segments are cleaned up.
+    pub(super) fn note_moved(&self, bytes: u64) {
+        self.port.figures.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn is_frame_empty(&self) -> bool {
@@ -305,6 +319,7 @@ impl Journal {
         let (end, number) = (address + len, self.number);
         self.under_way.push_back(UnderWay { address, end, must_sync, number, cargo });
         self.number += 1;
+        self.submitted += len;
         true
     }
 }

@@ -268,6 +268,12 @@ impl Index {
         self.chunk(number).is_some_and(|chunk| chunk.live > 0 && chunk.stored == position)
     }
 
+    /// Where the chunk is to be read from, if it was asked for and has not come.
+    pub(crate) fn wanted_at(&self, number: u64) -> Option<u64> {
+        let chunk = self.chunk(number).filter(|chunk| chunk.place == Place::Wanted)?;
+        Some(chunk.stored)
+    }
+
     /// The chunk's record is at another place.
     pub(crate) fn set_stored(&mut self, number: u64, from: u64, to: u64) {
         if let Some(chunk) = self.chunk_mut(number)

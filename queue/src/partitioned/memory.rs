@@ -113,14 +113,6 @@ impl Queue {
         true
     }
 
-    /// Where a chunk that was asked for is stored now.
-    #[must_use]
-    pub fn chunk_position(&self, partition: u16, chunk: u64) -> Option<u64> {
-        let home = self.partitions.get(usize::from(partition))?;
-        let chunk = home.waiting.as_ref()?.index.chunk(chunk)?;
-        chunk.is_away().then_some(chunk.stored)
-    }
-
     /// A chunk cannot be read: what is in it is gone, until a restart makes the index anew. Nothing
     /// of that is written down.
     pub fn lose_chunk(&mut self, partition: u16, chunk: u64, cx: &mut Context<'_>) {
@@ -190,6 +182,13 @@ impl Queue {
         let home = self.partitions.get(usize::from(partition));
         let waiting = home.and_then(|home| home.waiting.as_ref());
         waiting.is_some_and(|waiting| waiting.index.is_stored_at(chunk, position))
+    }
+
+    /// Where a chunk is to be read from, if it was asked for and has not come.
+    #[must_use]
+    pub fn wanted_at(&self, partition: u16, chunk: u64) -> Option<u64> {
+        let home = self.partitions.get(usize::from(partition))?;
+        home.waiting.as_ref()?.index.wanted_at(chunk)
     }
 
     /// Cleaning has written the record of a chunk at `from` again at `to`.

@@ -137,7 +137,7 @@ impl<T: Transport> Worker<T> {
 
     /// A piece of the index is not where it was: it may have been moved while it was read.
     fn find_chunk(&mut self, key: QueueKey, (partition, chunk): (u16, u64), was_at: u64) {
-        let now = self.queues.get(key).and_then(|it| it.queue.chunk_position(partition, chunk));
+        let now = self.queues.get(key).and_then(|it| it.queue.wanted_at(partition, chunk));
         match now {
             Some(position) if position != was_at => {
                 self.load_chunk(key, partition, chunk, position);

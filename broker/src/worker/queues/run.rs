@@ -75,6 +75,8 @@ impl<T: Transport> Worker<T> {
             let offset = journal.write(&record);
             let what = Written::Chunk(partition, chunk);
             journal.cargo.queued.push(QueuedCargo { key, what, offset });
+            // When messages are moved, so is what points to them, some time later.
+            journal.note_moved(bytes.len() as u64);
         }
         self.queues.scratch = bytes;
     }
