@@ -53,8 +53,8 @@ impl<T: Transport> Worker<T> {
 
     /// What was asked for has been read.
     pub(super) fn on_loaded(&mut self, loaded: Vec<Loaded>) {
-        // Whoever reads could be ahead of who writes in our inbox: what was not found has been moved
-        // before.
+        // Whoever reads could be ahead of who writes in our inbox: what was not found has been
+        // moved before.
         self.on_log_progress();
         let mut again = Vec::new();
         for loaded in loaded {

@@ -34,6 +34,8 @@ pub(crate) struct Index {
     chunks: VecDeque<Chunk>,
     /// Chunks that were given back and not consumed since.
     loaded: Vec<u64>,
+    /// Chunks with messages that are stored as they are.
+    pub(crate) stored: usize,
 }
 
 impl Index {
@@ -107,8 +109,9 @@ impl Index {
         }
         if let Some(entry) = chunk.entries.get_mut((offset % CHUNK_LEN) as usize) {
             entry.position = position;
-            chunk.stored = 0;
+            let was_stored = std::mem::take(&mut chunk.stored) != 0;
             chunk.place = Place::Here;
+            self.stored -= usize::from(was_stored);
         }
     }
 
@@ -130,9 +133,11 @@ impl Index {
         chunk.live -= 1;
         let freed = if chunk.live == 0 { chunk.bytes } else { bytes.min(chunk.bytes) };
         chunk.bytes -= freed;
+        let is_over = chunk.live == 0 && std::mem::take(&mut chunk.stored) != 0;
         if chunk.live == 0 && chunk.is_full() {
             chunk.give_up_entries(pool);
         }
+        self.stored -= usize::from(is_over);
         freed
     }
 
@@ -193,9 +198,11 @@ impl Index {
         if chunk.place != Place::Storing || chunk.live == 0 {
             return false;
         }
+        let is_first = chunk.stored == 0;
         chunk.stored = position;
         chunk.place = Place::Away;
         chunk.give_up_entries(pool);
+        self.stored += usize::from(is_first);
         true
     }
 

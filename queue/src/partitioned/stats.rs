@@ -119,6 +119,13 @@ impl Queue {
         self.bytes
     }
 
+    /// Pieces of its index that are stored and may be read again.
+    #[must_use]
+    pub fn stored_chunks(&self) -> usize {
+        let waiting = self.partitions.iter().filter_map(|home| home.waiting.as_ref());
+        waiting.map(|waiting| waiting.index.stored).sum()
+    }
+
     /// Messages that retention has dropped since the queue was made or restored.
     #[inline]
     #[must_use]

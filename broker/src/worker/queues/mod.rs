@@ -180,6 +180,11 @@ impl QueueSlot {
     }
 }
 
+/// A piece of an index: which queue, partition, chunk.
+type Piece = (QueueKey, u16, u64);
+/// A message that was written again: its offset, and where it is now.
+type Moved = (u64, u64);
+
 /// A member that may be able to get something.
 #[derive(Clone, Copy, Debug)]
 struct Ready {
@@ -229,7 +234,7 @@ pub(super) struct Queues {
     todo: VecDeque<(QueueKey, Action)>,
     loads: Slab<Load>,
     /// Pieces of indexes that are being read, and messages in them that are elsewhere now.
-    unmoved: HashMap<(QueueKey, u16, u64), Vec<(u64, u64)>, RandomState>,
+    unmoved: HashMap<Piece, Vec<Moved>, RandomState>,
     /// What is to be asked for at the end of the turn.
     wanted: Vec<Wanted>,
 

@@ -13,6 +13,9 @@ use crate::worker::settings::Level;
 use crate::worker::timers::{Timer, Timers};
 use crate::worker::{Transport, Worker};
 
+/// What a piece of an index takes in the log, about.
+const CHUNK_BYTES: u64 = 6200;
+
 /// Something of a queue whose place in the log is to be known when its frame is written.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::worker) struct QueuedCargo {
@@ -96,7 +99,7 @@ impl<T: Transport> Worker<T> {
             return;
         };
         if slot.level != Level::Memory {
-            let bytes = slot.queue.bytes();
+            let bytes = slot.queue.bytes() + slot.queue.stored_chunks() as u64 * CHUNK_BYTES;
             *log_bytes = (*log_bytes + bytes).saturating_sub(slot.counted_bytes);
             slot.counted_bytes = bytes;
         }
