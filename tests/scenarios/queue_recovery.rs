@@ -327,3 +327,26 @@ fn the_group_of_a_session_that_a_crash_ends_is_gone_and_that_of_one_that_lives_o
         assert_eq!(came.len(), if outlives { 2 } else { 1 }, "{came:?}");
     }
 }
+
+#[test]
+fn a_queue_that_is_declared_with_more_partitions_grows_and_keeps_the_order_of_each_key() {
+    let mut sim = durable(2, with_queue("jobs partitions=2"));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for id in 1..=40_u16 {
+        publish(&mut sim, &publisher, &format!("$queue/jobs/{}", id % 10), &id.to_string(), id);
+    }
+    let settings = with_queue("jobs partitions=8");
+    let mut sim = after_power_cut(sim, 2, settings);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for id in 41..=80_u16 {
+        publish(&mut sim, &publisher, &format!("$queue/jobs/{}", id % 10), &id.to_string(), id);
+    }
+    let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+    let payloads = drain(&mut sim, &worker, came);
+    assert_eq!(payloads.len(), 80);
+    for key in 0..10_u16 {
+        let numbers: Vec<u16> = payloads.iter().filter_map(|it| it.parse().ok()).collect();
+        let of_key: Vec<u16> = numbers.into_iter().filter(|id| id % 10 == key).collect();
+        assert!(of_key.is_sorted(), "{of_key:?}");
+    }
+}

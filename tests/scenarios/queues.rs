@@ -655,3 +655,54 @@ fn a_streams_group_begins_anew_only_if_its_only_consumer_wants_that() {
     subscribe(&mut sim, &other, "$queue/log", &plain);
     assert_eq!(other.take(), ["SUBACK 1 [01]"]);
 }
+
+#[test]
+fn a_compacted_stream_keeps_the_last_message_of_each_key() {
+    let mut sim = Sim::new(2, with_queue("state mode=stream compact=true"));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for (id, key) in [(1, "a"), (2, "b"), (3, "a"), (4, "a")] {
+        publish(&mut sim, &publisher, &format!("$queue/state/{key}"), &id.to_string(), id);
+    }
+    let (_reader, came) = consumer_of(&mut sim, "r", "$queue/state", &[]);
+    let mut payloads: Vec<_> = came.iter().map(|text| text.split('"').nth(1)).collect();
+    payloads.sort_unstable();
+    assert_eq!(payloads, [Some("2"), Some("4")]);
+}
+
+#[test]
+fn the_oldest_make_room_where_that_is_the_policy_and_what_is_too_old_goes() {
+    let declaration = "jobs partitions=1 messages=2 full=drop-oldest age=1h";
+    let mut sim = Sim::new(2, with_queue(declaration));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for id in 1..=3 {
+        publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id);
+    }
+    assert_eq!(publisher.take(), acks(1, 3));
+    assert_eq!(sim.messages_held(), 2);
+    let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", &[]);
+    assert_eq!(came.len(), 2);
+    assert!(came[0].contains("\"2\""), "{came:?}");
+    worker.drop_connection(&mut sim);
+    sim.advance_s(3601);
+    assert_eq!(sim.messages_held(), 0);
+    let dropped = sim.stats().dropped[dunlin_queue::DropReason::QueueRetention as usize];
+    assert_eq!(dropped, 3);
+}
+
+#[test]
+fn acknowledgements_keep_their_order_whether_queues_are_at_home_elsewhere_or_not() {
+    let mut sim = Sim::new(4, Settings::default());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let mut bytes = Vec::new();
+    for id in 1..=40_u16 {
+        let topic = if id % 3 == 0 { "ordinary".into() } else { format!("$queue/q{}", id % 7) };
+        bytes.extend(Publishing::q1(&topic, "x", id).v5());
+    }
+    publisher.send(&mut sim, bytes);
+    let numbers: Vec<_> = publisher
+        .take()
+        .iter()
+        .map(|text| text.split(' ').nth(1).and_then(|id| id.parse::<u16>().ok()))
+        .collect();
+    assert_eq!(numbers, (1..=40).map(Some).collect::<Vec<_>>());
+}
