@@ -7,11 +7,12 @@ use std::hash::{BuildHasher, Hasher};
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use dunlin_tests::simulate::{Failure, Plan, run, world};
+use dunlin_tests::simulate::{Failure, Plan, queues, run, world};
 use lexopt::prelude::{Long, ValueExt};
 
 struct Options {
     plan: Plan,
+    is_of_queues: bool,
     seeds: u64,
     keeps_going: bool,
 }
@@ -27,7 +28,7 @@ fn draw_seed() -> u64 {
 fn parse() -> Result<Options, lexopt::Error> {
     let plan =
         Plan { seed: draw_seed(), steps: 2000, workers: None, may_crash: true, is_verbose: false };
-    let mut options = Options { plan, seeds: 1, keeps_going: false };
+    let mut options = Options { plan, is_of_queues: false, seeds: 1, keeps_going: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -35,6 +36,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("seeds") => options.seeds = parser.value()?.parse()?,
             Long("steps") => options.plan.steps = parser.value()?.parse()?,
             Long("workers") => options.plan.workers = Some(parser.value()?.parse()?),
+            Long("queues") => options.is_of_queues = true,
             Long("no-crash") => options.plan.may_crash = false,
             Long("keep-going") => options.keeps_going = true,
             Long("verbose") => options.plan.is_verbose = true,
@@ -52,6 +54,26 @@ fn print(failure: &Failure) {
     println!("seed {}, step {}: BROKEN: {}", failure.seed, failure.step, failure.what);
 }
 
+fn run_queues(options: &Options) -> ExitCode {
+    let Options { plan, seeds, .. } = options;
+    println!("queues: seeds {} to {}, {} steps each", plan.seed, plan.seed + seeds - 1, plan.steps);
+    let mut failures = 0;
+    for seed in plan.seed..plan.seed + seeds {
+        let result = catch_unwind(|| queues::run(seed, plan.steps, plan.is_verbose));
+        let broken = match result {
+            Ok(Ok(())) => continue,
+            Ok(Err(what)) => what,
+            Err(_) => format!("seed {seed}: PANIC"),
+        };
+        println!("BROKEN: {broken}; again: simulate --queues --seed {seed} --steps {}", plan.steps);
+        failures += 1;
+        if !options.keeps_going {
+            break;
+        }
+    }
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let options = match parse() {
         Ok(options) => options,
@@ -60,7 +82,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Options { plan, seeds, keeps_going } = options;
+    if options.is_of_queues {
+        return run_queues(&options);
+    }
+    let Options { plan, seeds, keeps_going, .. } = options;
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let (seed, step) = world::place();

@@ -10,7 +10,8 @@
 //! * [`client`] and [`link`]: a client as the standard wants it;
 //! * [`audit`], with [`lives`], [`requests`], [`delivery`] and [`groups`]: what the broker owes,
 //!   and what it must not do;
-//! * [`ending`]: everybody comes back, and nothing is owed any more.
+//! * [`ending`]: everybody comes back, and nothing is owed any more;
+//! * [`queues`]: the same for partitioned queues, a run of its own.
 
 pub mod audit;
 pub mod broker;
@@ -25,6 +26,7 @@ pub mod link;
 pub mod lives;
 pub mod names;
 pub mod publication;
+pub mod queues;
 pub mod random;
 pub mod requests;
 pub mod session;
