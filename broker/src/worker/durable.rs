@@ -188,17 +188,21 @@ impl<T: Transport> Worker<T> {
         journal.write(&Record::Unsubscribed { sid: durable.sid, filter });
     }
 
-    /// SUBACK and UNSUBACK of a session that outlives a crash wait until what they say does so too.
-    /// `false` when nothing is written down of the session, and `encode` was not called.
+    /// SUBACK and UNSUBACK of a session that outlives a crash wait until what they say does so too,
+    /// and any whose queue has written something down (`is_recorded`). `None` when there is nothing
+    /// to wait for, and `encode` was not called.
     pub(super) fn answer_when_safe(
         &mut self,
         conn: ConnId,
         session: SessionId,
+        is_recorded: bool,
         encode: impl FnOnce(&dunlin_session::Session, &mut Vec<u8>) -> bool,
     ) -> Option<bool> {
         let must_sync = self.syncs_sessions();
         let slot = self.sessions.get(session);
-        slot.durable.as_ref()?;
+        if slot.durable.is_none() && !is_recorded {
+            return None;
+        }
         let journal = self.journal.as_mut()?;
         journal.wait_for_frame(must_sync);
         let mut fits = true;

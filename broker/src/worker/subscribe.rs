@@ -25,6 +25,8 @@ struct PendingSubAck {
     reason: &'static str,
     /// Subscriptions to queues, by the place of their code, and the session that has them.
     queues: Vec<(u16, ConsumerChange)>,
+    /// A queue has made a group for it, which has to be safe.
+    is_recorded: bool,
     generation: u32,
 }
 
@@ -46,6 +48,7 @@ impl PendingSubAcks {
             waiting: 0,
             reason: "",
             queues: Vec::new(),
+            is_recorded: false,
             generation,
         };
         let slot = self.slots.insert(pending);
@@ -211,11 +214,19 @@ impl<T: Transport> Worker<T> {
         Ok(is_done)
     }
 
+    /// A queue at home here has made a group for a subscription.
+    pub(super) fn note_recorded(&mut self, ticket: u64) {
+        if let Some(pending) = self.pending_subacks.get_mut(ticket) {
+            pending.is_recorded = true;
+        }
+    }
+
     /// The home of a queue has taken a consumer, or not.
     pub(super) fn settle_suback(&mut self, joined: QueueJoined) {
-        let QueueJoined { ticket, at, refusal } = joined;
+        let QueueJoined { ticket, at, refusal, is_recorded } = joined;
         let Some(pending) = self.pending_subacks.get_mut(ticket) else { return };
         pending.waiting -= 1;
+        pending.is_recorded |= is_recorded;
         let place = pending.queues.iter().position(|(of, _)| *of == at);
         let change = place.map(|place| pending.queues.swap_remove(place).1);
         if let Some(refusal) = refusal {
@@ -251,9 +262,10 @@ impl<T: Transport> Worker<T> {
         let Some(conn) = self.conns.get_mut(pending.conn) else { return };
         let Some(session) = conn.session() else { return };
         let PendingSubAck { packet_id, codes, reason, .. } = &pending;
-        let answered = self.answer_when_safe(pending.conn, session, |session, out| {
-            session.suback(*packet_id, codes, reason, out)
-        });
+        let answered =
+            self.answer_when_safe(pending.conn, session, pending.is_recorded, |session, out| {
+                session.suback(*packet_id, codes, reason, out)
+            });
         let fits = answered.unwrap_or_else(|| {
             let Some(conn) = self.conns.get_mut(pending.conn) else { return true };
             let out = self.buffers.ready(&mut conn.control);
@@ -290,7 +302,7 @@ impl<T: Transport> Worker<T> {
             .collect();
         self.count_sessions();
         let packet_id = unsubscribe.packet_id;
-        let answered = self.answer_when_safe(conn, session, |session, out| {
+        let answered = self.answer_when_safe(conn, session, false, |session, out| {
             session.unsuback(packet_id, &codes, out)
         });
         let fits = answered.unwrap_or_else(|| {

@@ -88,6 +88,8 @@ pub struct QueueJoined {
     pub(in crate::worker) at: u16,
     /// Why not, if so.
     pub(in crate::worker) refusal: Option<Refusal>,
+    /// Something was written down for it.
+    pub(in crate::worker) is_recorded: bool,
 }
 
 /// A session consumes a queue no longer, or has gone offline.
@@ -234,7 +236,10 @@ impl<T: Transport> Worker<T> {
             at,
         };
         if home == self.index {
-            return self.on_queue_join_here(&join).map(|()| true);
+            if self.on_queue_join_here(&join)? {
+                self.note_recorded(ticket);
+            }
+            return Ok(true);
         }
         self.mail(home, Mail::QueueJoin(Box::new(join)));
         Ok(false)

@@ -17,14 +17,16 @@ const PREFETCH_MAX: u32 = 10_000;
 impl<T: Transport> Worker<T> {
     /// A session begins to consume a queue, or comes back.
     pub(in crate::worker) fn on_queue_join(&mut self, from: usize, join: &QueueJoin) {
-        let refusal = self.on_queue_join_here(join).err();
+        let result = self.on_queue_join_here(join);
+        let (refusal, is_recorded) = (result.err(), result == Ok(true));
         if join.ticket != 0 {
             let (ticket, at) = (join.ticket, join.at);
-            self.mail(from, Mail::QueueJoined(QueueJoined { ticket, at, refusal }));
+            self.mail(from, Mail::QueueJoined(QueueJoined { ticket, at, refusal, is_recorded }));
         }
     }
 
-    pub(super) fn on_queue_join_here(&mut self, join: &QueueJoin) -> Result<(), Refusal> {
+    /// Says whether something was written down that has to be safe.
+    pub(super) fn on_queue_join_here(&mut self, join: &QueueJoin) -> Result<bool, Refusal> {
         let key = match self.queues.find(&join.queue) {
             Some(key) => key,
             None => self.create_asked_for(&join.queue)?,
@@ -64,9 +66,10 @@ impl<T: Transport> Worker<T> {
                 known.terms = terms;
             }
             self.queues.list(key, group, member);
-            return Ok(());
+            return Ok(false);
         }
-        self.add_member(key, group, join, terms)
+        self.add_member(key, group, join, terms)?;
+        Ok(existing.is_none() && self.is_durable_queue(key))
     }
 
     /// Whether the group outlives a crash is for its only session to say, each time it comes.
@@ -132,6 +135,9 @@ impl<T: Transport> Worker<T> {
     }
 
     fn create_group(&mut self, key: QueueKey, join: &QueueJoin) -> Result<GroupId, Refusal> {
+        if let Some(code) = self.log_refusal().filter(|_| self.is_durable_queue(key)) {
+            return Err(Refusal::new(code, "the storage takes no more"));
+        }
         let start = join.start.unwrap_or(Start::Earliest);
         let made = self.with_queue(key, |queue, cx| queue.create_group(start, join.commit, cx));
         let id = made.ok_or(Refusal::bad_topic("there is no such queue"))??;
@@ -147,6 +153,8 @@ impl<T: Transport> Worker<T> {
         }
         self.absorb(key);
         self.record_group(key, id);
+        // Who is told of the group by SUBACK has to find it after a crash.
+        let _ = self.receipt(key, self.is_durable_queue(key));
         Ok(id)
     }
 
