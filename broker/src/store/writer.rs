@@ -262,6 +262,7 @@ impl<B: Backend> Writer<B> {
     /// `announced` is how far the log was synced when the workers were last told: they know where
     /// everything is that was moved up to there.
     fn clean(&mut self, announced: u64, now: Time) -> Result<Option<Arc<Chunk>>, LogError> {
+        self.cleaner.set_short_of_space(self.port.settled_state() == LogState::Full);
         let moved = self.port.figures.moved.load(Ordering::Relaxed);
         let removed = self.cleaner.remove_clean(&mut self.log, announced, moved, now)?;
         self.port.figures.removed.fetch_add(removed, Ordering::Relaxed);
