@@ -178,6 +178,44 @@ fn a_qos_2_publication_that_comes_again_after_the_crash_is_not_published_again()
 }
 
 #[test]
+fn a_qos_2_publication_that_nobody_has_to_get_is_remembered_for_its_publisher_all_the_same() {
+    for topic in ["nobody/x", "clean/x"] {
+        let mut sim = durable(2);
+        let publisher = Client::online(&mut sim, &persistent("p"));
+        let clean = Client::online(&mut sim, &Connecting::v5("c"));
+        clean.send(&mut sim, Subscribing::to("clean/#", 2).v5());
+        let publish = Publishing::q2(topic, "once", 5);
+        publisher.write(publish.clone().v5());
+        sim.run_workers();
+        assert!(publisher.take().is_empty(), "its packet identifier is not safe yet");
+        sim.run();
+        assert!(publisher.take()[0].starts_with("PUBREC 5"));
+        let mut sim = power_cut(sim, 1);
+        let publisher = Client::connect(&mut sim, &persistent("p"));
+        let clean = Client::online(&mut sim, &Connecting::v5("c"));
+        clean.send(&mut sim, Subscribing::to("clean/#", 2).v5());
+        publisher.send(&mut sim, publish.dup().v5());
+        publisher.send(&mut sim, pubrel(5));
+        let expected = ["CONNACK Success present", "PUBREC 5", "PUBCOMP 5"];
+        assert_eq!(taken(&publisher), expected);
+        assert_eq!(clean.take().len(), 1, "the SUBACK");
+    }
+}
+
+#[test]
+fn a_qos_2_publication_of_a_session_that_ends_with_its_connection_costs_the_disk_nothing() {
+    let mut sim = durable(2);
+    offline_subscriber(&mut sim, "s", 2);
+    sim.advance_s(1);
+    let before = sim.disk().bytes();
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.send(&mut sim, Publishing::q2("nobody/x", "once", 5).v5());
+    publisher.send(&mut sim, pubrel(5));
+    assert_eq!(publisher.take(), ["PUBREC 5 NoMatchingSubscribers", "PUBCOMP 5"]);
+    assert_eq!(sim.disk().bytes(), before);
+}
+
+#[test]
 fn subscriptions_survive_with_all_their_options() {
     let mut sim = durable(2);
     let subscriber = Client::online(&mut sim, &persistent("s"));

@@ -12,6 +12,7 @@ mod connecting;
 mod durability;
 mod expiry;
 mod flow_control;
+mod full_disk;
 mod hostile;
 mod interleavings;
 mod keep_alive;

@@ -14,6 +14,8 @@ use crate::sim::{SimLink, SimTransport};
 /// Small, so that they are cleaned up often.
 const SEGMENT_BYTES: u64 = 16 << 10;
 const CLEAN_MIN: u64 = 48 << 10;
+/// Of no meaning before [`Sim::set_free_space`](crate::Sim::set_free_space).
+const FREE_MIN: u64 = 1 << 20;
 
 /// What a simulated broker keeps its log on. It outlives the broker.
 #[derive(Debug)]
@@ -135,7 +137,7 @@ impl OpenedDisk {
         let options = WriterOptions {
             interval_ms: settings.durability.interval_ms,
             bytes_max: 0,
-            free_min: 0,
+            free_min: FREE_MIN,
             clean_min: CLEAN_MIN,
         };
         let outboxes = |sender: usize| -> Vec<Outbox<Mail<SimLink>>> {
@@ -163,7 +165,7 @@ impl SimStore {
 
     /// One batch written, and everything read that was asked for. Says whether anything moved.
     pub(crate) fn step(&mut self, now: Time) -> bool {
-        let step = self.writer.step(now, None);
+        let step = self.writer.step(now);
         let mut moved = step.more;
         for outbox in &mut self.outboxes {
             outbox.collect(drop);
@@ -188,6 +190,10 @@ impl SimStore {
             moved = true;
         }
         moved
+    }
+
+    pub(crate) fn set_free_space(&mut self, bytes: u64) {
+        self.writer.set_free_bytes(FREE_MIN + bytes);
     }
 
     /// Writes what was submitted, and syncs.

@@ -246,6 +246,14 @@ impl Sim {
         self.store.as_ref().expect("a disk").port()
     }
 
+    /// The log finds the device with so many bytes more than have to be free.
+    ///
+    /// # Panics
+    /// When there is no disk.
+    pub fn set_free_space(&mut self, bytes: u64) {
+        self.store.as_mut().expect("a disk").set_free_space(bytes);
+    }
+
     /// Lets the log write one batch, and read what was asked for. Says whether anything moved.
     pub fn run_storage_step(&mut self) -> bool {
         let now = self.now;

@@ -85,6 +85,7 @@ pub(super) struct Cleaner<F> {
     patience_until: Time,
     /// Segments before this address are cleaned whether it is worth it or not.
     asked_up_to: u64,
+    is_short: bool,
 }
 
 impl<F: ReadFile> Cleaner<F> {
@@ -106,7 +107,13 @@ impl<F: ReadFile> Cleaner<F> {
             patience: 0,
             patience_until: Time::default(),
             asked_up_to: 0,
+            is_short: false,
         }
+    }
+
+    /// Where space is short, one segment has to go before the next is moved.
+    pub(super) fn set_short_of_space(&mut self, is_short: bool) {
+        self.is_short = is_short;
     }
 
     pub(super) fn clean_up_to(&mut self, address: u64) {
@@ -225,6 +232,9 @@ impl<F: ReadFile> Cleaner<F> {
     ) -> Result<bool, LogError> {
         if self.segment.is_some() {
             return Ok(true);
+        }
+        if self.is_short && self.read > 0 {
+            return Ok(false);
         }
         let mut segments = log.segments().skip(self.read);
         let (Some(next), Some(_)) = (segments.next(), segments.next()) else {

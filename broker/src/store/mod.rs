@@ -19,6 +19,7 @@ mod new_log;
 mod port;
 mod reader;
 pub mod record;
+mod reserve;
 mod snapshot;
 mod threads;
 mod writer;

@@ -4,7 +4,7 @@
 //! once where each of its records will be. The writer brings the frames into that order. Nobody
 //! waits for anybody; how much may be under way is limited ([`LogPort::has_room`]).
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use dunlin_queue::mailbox::Wake;
@@ -88,6 +88,10 @@ pub struct LogPort {
     written: AtomicU64,
     synced: AtomicU64,
     state: AtomicU8,
+    /// Whoever submits at this address or behind it finds the log full.
+    full_at: AtomicU64,
+    /// What was submitted finds no room on the device, for some time now.
+    is_stuck: AtomicBool,
     wake: Wake,
     /// What workers still need of what is in the log, in bytes, by worker.
     live: Box<[AtomicU64]>,
@@ -117,6 +121,8 @@ impl LogPort {
             written: AtomicU64::new(end),
             synced: AtomicU64::new(end),
             state: AtomicU8::new(LogState::Ok as u8),
+            full_at: AtomicU64::new(u64::MAX),
+            is_stuck: AtomicBool::new(false),
             wake,
             // Everything, until the workers have what there was: nothing is cleaned up before.
             live: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -182,8 +188,27 @@ impl LogPort {
         (self.written.load(Ordering::SeqCst), synced)
     }
 
-    /// How the log is.
+    /// How the log is for what is submitted now.
     pub fn state(&self) -> LogState {
+        match self.settled_state() {
+            // What is under way will fill it.
+            LogState::Ok
+                if self.next.load(Ordering::Relaxed) >= self.full_at.load(Ordering::Relaxed) =>
+            {
+                LogState::Full
+            }
+            state => state,
+        }
+    }
+
+    /// Whether what was submitted finds no room on the device and nobody should wait for that any
+    /// longer.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// How the log is, as far as it is written.
+    pub(super) fn settled_state(&self) -> LogState {
         match self.state.load(Ordering::Relaxed) {
             0 => LogState::Ok,
             1 => LogState::Full,
@@ -237,6 +262,14 @@ impl LogPort {
 
     pub(super) fn set_state(&self, state: LogState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_full_at(&self, address: u64) {
+        self.full_at.store(address, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stuck(&self, is_stuck: bool) {
+        self.is_stuck.store(is_stuck, Ordering::Relaxed);
     }
 
     pub(super) fn set_progress(&self, written: u64, synced: u64) {

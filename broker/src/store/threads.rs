@@ -1,7 +1,8 @@
 //! The two threads of a store: one writes, one reads.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,7 @@ use dunlin_queue::Time;
 use dunlin_queue::mailbox::{Inbox, Outbox, Wake};
 use dunlin_storage::{DiskBackend, Log, LogError};
 
+use super::reserve::Reserve;
 use super::{LogPort, Numbers, ReadRequest, Reader, Unread, Writer, WriterOptions};
 use crate::clock::Clock;
 use crate::worker::{Mail, ReadRequests};
@@ -35,6 +37,7 @@ pub struct StoreThreads {
     asked: Receiver<ReadRequest>,
     requests: ReadRequests,
     directory: PathBuf,
+    reserve: Reserve,
 }
 
 impl StoreThreads {
@@ -64,6 +67,7 @@ impl StoreThreads {
             port,
             writer_thread,
             asked,
+            reserve: Reserve::new(&directory, options.free_min),
             directory,
         }
     }
@@ -100,9 +104,10 @@ impl StoreThreads {
             outboxes: outboxes(first_sender),
             clock,
             is_ending: Arc::clone(&is_ending),
+            reserve: self.reserve,
+            inode: inode_of(&self.directory),
             requests: self.requests.clone(),
             directory: self.directory,
-            free_bytes: None,
             look_at: Time::default(),
         };
         let (handle, mut reader, asked) = (self.writer_thread, self.reader, self.asked);
@@ -165,7 +170,9 @@ struct WriterThread<L> {
     is_ending: Arc<AtomicBool>,
     requests: ReadRequests,
     directory: PathBuf,
-    free_bytes: Option<u64>,
+    /// Which one it was at the start.
+    inode: Option<u64>,
+    reserve: Reserve,
     look_at: Time,
 }
 
@@ -173,10 +180,15 @@ impl<L> WriterThread<L> {
     fn run(mut self) -> Result<(), LogError> {
         while !self.is_ending.load(Ordering::SeqCst) {
             let now = self.clock.now();
-            self.look_around(now);
-            let step = self.writer.step(now, self.free_bytes);
+            let has_gone = self.look_around(now);
+            let mut step = self.writer.step(now);
+            if step.is_out_of_room && self.reserve.give_up() {
+                tracing::error!("the device has no space left: what was reserved is used up now");
+                self.writer.retry();
+                step.more = true;
+            }
             for outbox in &mut self.outboxes {
-                if step.is_news {
+                if step.is_news || has_gone {
                     outbox.push(Mail::LogProgress, 0);
                 }
                 if let Some(chunk) = &step.chunk {
@@ -197,15 +209,31 @@ impl<L> WriterThread<L> {
         self.writer.finish(self.clock.now())
     }
 
-    /// Once in a while: how much space there is, and whether somebody wants the log compacted.
-    fn look_around(&mut self, now: Time) {
+    /// Once in a while, and when much was written for what is left: how much space there is. And
+    /// whether somebody wants the log compacted. Says whether the directory has gone, and the log
+    /// with it.
+    fn look_around(&mut self, now: Time) -> bool {
+        if now < self.look_at && !self.writer.should_look() {
+            return false;
+        }
+        if inode_of(&self.directory) != self.inode {
+            let is_news = self.writer.fail();
+            if is_news {
+                let directory = self.directory.display();
+                tracing::error!(%directory, "THE LOG HAS GONE: nothing is safe from here on");
+            }
+            self.look_at = now.plus_millis(LOOK_INTERVAL_MS);
+            return is_news;
+        }
+        if let Ok(device) = rustix::fs::statvfs(&self.directory) {
+            let free = device.f_bavail.saturating_mul(device.f_frsize);
+            self.writer.set_free_bytes(free);
+            self.reserve.refill(free.saturating_sub(self.writer.free_min()));
+        }
         if now < self.look_at {
-            return;
+            return false;
         }
         self.look_at = now.plus_millis(LOOK_INTERVAL_MS);
-        self.free_bytes = rustix::fs::statvfs(&self.directory)
-            .ok()
-            .map(|device| device.f_bavail.saturating_mul(device.f_frsize));
         let request = self.directory.join(COMPACT_REQUEST);
         if request.exists() {
             let is_new = std::fs::read(&request).is_ok_and(|text| text.is_empty());
@@ -216,7 +244,12 @@ impl<L> WriterThread<L> {
                 let _ = std::fs::remove_file(&request);
             }
         }
+        false
     }
+}
+
+fn inode_of(directory: &Path) -> Option<u64> {
+    std::fs::metadata(directory).ok().map(|metadata| metadata.ino())
 }
 
 /// Posts, however full the inbox is: its owner never waits for this thread.

@@ -18,8 +18,14 @@ use super::port::{LogPort, LogState, Submission};
 
 /// Bytes taken for one batch.
 const BATCH_BYTES: usize = 8 << 20;
+/// Bytes that are written without another look at the device, however short it is.
+const LOOK_BYTES: u64 = 64 << 10;
 /// After the device had no space, until it is tried again.
 const FULL_PAUSE_MS: u64 = 250;
+/// And until those who wait for what found no room are told so.
+const STUCK_AFTER_MS: u64 = 2_000;
+/// So much below a limit, as a part of it, the log is opened again, so that it does not flap.
+const MARGIN: u64 = 16;
 
 /// Limits and times of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub struct Step {
     pub chunk: Option<Arc<Chunk>>,
     /// Segments were removed, those before this address.
     pub removed_before: Option<u64>,
+    /// Something has found no room on the device.
+    pub is_out_of_room: bool,
     /// There is more to do at once.
     pub more: bool,
 }
@@ -60,6 +68,10 @@ pub struct Writer<B: Backend> {
     sync_at: Time,
     /// No space was left: not before then again.
     retry_at: Time,
+    /// Since when nothing has found any.
+    stuck_since: Option<Time>,
+    /// What the device had left when it was looked at last, and where the log ended then.
+    free: Option<(u64, u64)>,
 }
 
 impl<B: Backend> Writer<B> {
@@ -76,6 +88,8 @@ impl<B: Backend> Writer<B> {
             cleaner,
             sync_at: Time::NEVER,
             retry_at: Time::default(),
+            stuck_since: None,
+            free: None,
         }
     }
 
@@ -102,30 +116,77 @@ impl<B: Backend> Writer<B> {
         self.cleaner.is_at_rest()
     }
 
-    /// One batch. `free_bytes` is what the device has left, where that is known.
-    pub fn step(&mut self, now: Time, free_bytes: Option<u64>) -> Step {
-        if self.port.state() == LogState::Failed {
+    /// What the device has left. Without that it may be full, but never short.
+    pub fn set_free_bytes(&mut self, free: u64) {
+        self.free = Some((free, self.log.end()));
+    }
+
+    /// Bytes that can be written before there is less free than has to be, as of the last look at
+    /// the device.
+    fn free_room(&self, margin: u64) -> Option<u64> {
+        let (free, end) = self.free?;
+        let written = self.log.end() - end;
+        Some(free.saturating_sub(written).saturating_sub(self.options.free_min + margin))
+    }
+
+    /// Whether so much was written since the last look at the device that it is time for another.
+    #[must_use]
+    pub fn should_look(&self) -> bool {
+        let Some((free, end)) = self.free else { return false };
+        let written = self.log.end() - end;
+        written > free.saturating_sub(self.options.free_min) / 2 && written > LOOK_BYTES
+    }
+
+    /// Space was made: what found no room is tried again now.
+    pub fn retry(&mut self) {
+        self.retry_at = Time::default();
+    }
+
+    /// Free bytes on the device below which no new message is kept.
+    pub(super) fn free_min(&self) -> u64 {
+        self.options.free_min
+    }
+
+    /// The log cannot be written any more, as whoever looks after its directory says. Says whether
+    /// that is news.
+    pub(super) fn fail(&mut self) -> bool {
+        let is_news = self.port.settled_state() != LogState::Failed;
+        self.port.set_state(LogState::Failed);
+        self.discard();
+        is_news
+    }
+
+    /// One batch.
+    pub fn step(&mut self, now: Time) -> Step {
+        if self.port.settled_state() == LogState::Failed {
             self.discard();
             return Step::default();
         }
         let before = self.port.progress();
-        let state = self.port.state();
+        let state = (self.port.settled_state(), self.port.is_stuck());
         let oldest = self.log.oldest();
         let taken = self.take(now);
-        let result = self.write(taken, now).and_then(|()| self.clean(before.1, now));
         let mut step = Step::default();
-        match result {
+        let mut result = self.write(taken, now);
+        if result == Err(LogError::Full) {
+            self.retry_at = now.plus_millis(FULL_PAUSE_MS);
+            self.stuck_since.get_or_insert(now);
+            step.is_out_of_room = true;
+            // What is cleaned up already can go.
+            result = Ok(());
+        }
+        match result.and_then(|()| self.clean(before.1, now)) {
             Ok(chunk) => step.chunk = chunk,
-            Err(LogError::Full) => self.retry_at = now.plus_millis(FULL_PAUSE_MS),
             Err(error) => {
                 tracing::error!(%error, "THE LOG HAS FAILED: nothing is safe from here on");
                 self.port.set_state(LogState::Failed);
             }
         }
-        self.judge_space(self.retry_at > now, free_bytes);
+        self.judge_space(now);
         self.publish_figures();
         step.removed_before = Some(self.log.oldest()).filter(|now| *now > oldest);
-        step.is_news = before != self.port.progress() || state != self.port.state();
+        step.is_news = before != self.port.progress()
+            || state != (self.port.settled_state(), self.port.is_stuck());
         let has_next = self.waiting.first_key_value().is_some_and(|(&at, _)| at == self.log.end());
         let may_go_on = has_next && self.retry_at <= now;
         // When the workers have been told, which is now, the segment can go.
@@ -166,6 +227,9 @@ impl<B: Backend> Writer<B> {
         let result = self.log.append(&mut self.batch);
         let end = self.log.end();
         let written = self.batch.iter().take_while(|frame| address_of(frame) < end).count();
+        if written > 0 {
+            self.stuck_since = None;
+        }
         self.port.figures.frames.fetch_add(written as u64, Ordering::Relaxed);
         for frame in self.batch.drain(..written) {
             self.port.figures.written.fetch_add(frame.len() as u64, Ordering::Relaxed);
@@ -198,6 +262,7 @@ impl<B: Backend> Writer<B> {
     /// `announced` is how far the log was synced when the workers were last told: they know where
     /// everything is that was moved up to there.
     fn clean(&mut self, announced: u64, now: Time) -> Result<Option<Arc<Chunk>>, LogError> {
+        self.cleaner.set_short_of_space(self.port.settled_state() == LogState::Full);
         let moved = self.port.figures.moved.load(Ordering::Relaxed);
         let removed = self.cleaner.remove_clean(&mut self.log, announced, moved, now)?;
         self.port.figures.removed.fetch_add(removed, Ordering::Relaxed);
@@ -205,19 +270,25 @@ impl<B: Backend> Writer<B> {
     }
 
     /// Closes and opens the log for new messages.
-    fn judge_space(&mut self, is_full: bool, free_bytes: Option<u64>) {
-        let state = self.port.state();
+    fn judge_space(&mut self, now: Time) {
+        let state = self.port.settled_state();
         if state == LogState::Failed {
             return;
         }
-        let max = self.options.bytes_max;
-        // Some way below the limit before it is opened again, so that it does not flap.
-        let margin = if state == LogState::Full { max / 16 } else { 0 };
-        let is_over = max != 0 && self.log.bytes() > max - margin;
-        let is_short = free_bytes.is_some_and(|free| free < self.options.free_min);
-        let next = if is_full || is_over || is_short { LogState::Full } else { LogState::Ok };
+        let stuck_since = self.stuck_since.map_or(0, |since| now.millis_since(since));
+        self.port.set_stuck(stuck_since >= STUCK_AFTER_MS);
+        let WriterOptions { bytes_max: max, free_min, .. } = self.options;
+        let margin = |limit: u64| if state == LogState::Full { limit / MARGIN } else { 0 };
+        let below_max = match max {
+            0 => u64::MAX,
+            max => (max - margin(max)).saturating_sub(self.log.bytes()),
+        };
+        let room = below_max.min(self.free_room(margin(free_min)).unwrap_or(u64::MAX));
+        self.port.set_full_at(self.log.end().saturating_add(room));
+        let is_full = room == 0 || self.retry_at > now;
+        let next = if is_full { LogState::Full } else { LogState::Ok };
         if next != state {
-            let (bytes, free) = (self.log.bytes(), free_bytes.unwrap_or(0));
+            let (bytes, free) = (self.log.bytes(), self.free.map_or(0, |(free, _)| free));
             if next == LogState::Full {
                 tracing::error!(bytes, free, "storage is full: no new message is kept");
             } else {
@@ -243,18 +314,29 @@ impl<B: Backend> Writer<B> {
         }
     }
 
-    /// Writes and syncs everything that was submitted: the end.
+    /// Writes and syncs everything that was submitted: the end. What finds no room is left out:
+    /// nobody was told that it is safe.
     ///
     /// # Errors
-    /// When that is not possible.
+    /// When that is not possible for another reason.
     pub fn finish(&mut self, now: Time) -> Result<(), LogError> {
+        if self.port.settled_state() == LogState::Failed {
+            return Err(LogError::Poisoned);
+        }
         self.retry_at = Time::default();
         loop {
             let must_sync = self.take(now);
             if self.batch.is_empty() {
                 break;
             }
-            self.write(must_sync, now)?;
+            match self.write(must_sync, now) {
+                Err(LogError::Full) => {
+                    let frames = self.waiting.len();
+                    tracing::error!(frames, "storage is full: what waited for room is not kept");
+                    break;
+                }
+                result => result?,
+            }
         }
         self.sync()
     }

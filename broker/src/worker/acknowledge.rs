@@ -105,6 +105,16 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// Whether this is for a QoS 2 publication of a session that outlives a crash, so that its
+    /// packet identifier has to as well.
+    pub(super) fn outlives_crash(&self, ack: &Acknowledgement) -> bool {
+        ack.is_exactly_once()
+            && self
+                .sessions
+                .resolve(ack.session)
+                .is_some_and(|session| self.sessions.get(session).durable.is_some())
+    }
+
     /// An acknowledgement that needs nothing written down; it may have to queue up all the same.
     #[inline]
     pub(super) fn acknowledge(&mut self, ack: Acknowledgement) {

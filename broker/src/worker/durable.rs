@@ -37,7 +37,8 @@ impl<T: Transport> Worker<T> {
         let lives_on = slot.session.expiry_s() > 0;
         // Without a session the client must not find one that was there before it.
         let may_come_back = !lives_on && journal.has_unsafe_end();
-        let must_wait = is_replaced || may_come_back || lives_on != slot.durable.is_some();
+        let is_new = is_replaced || lives_on != slot.durable.is_some();
+        let must_wait = is_new || may_come_back;
         match &slot.durable {
             None if lives_on => {
                 let sid = journal.port.session_number();
@@ -57,7 +58,8 @@ impl<T: Transport> Worker<T> {
         let Some(journal) = &mut self.journal else { return };
         if must_wait || lives_on && journal.port.state() == LogState::Ok {
             journal.wait_for_frame(must_sync);
-            journal.cargo.conns.push(conn);
+            let cargo = &mut journal.cargo;
+            if is_new { &mut cargo.conns } else { &mut cargo.returning }.push(conn);
             if let Some(conn) = self.conns.get_mut(conn) {
                 conn.is_waiting = true;
             }

@@ -73,6 +73,8 @@ pub(super) struct Cargo {
     pub(super) answers: Vec<ConnId>,
     /// Connections that are sent nothing before.
     pub(super) conns: Vec<ConnId>,
+    /// The same, of clients that only come back: they need not wait where there is no room.
+    pub(super) returning: Vec<ConnId>,
     /// Packets in flight that are sent then.
     pub(super) unholds: Vec<(SessionKey, PacketId)>,
     /// Of queues.
@@ -84,6 +86,7 @@ impl Cargo {
         self.messages.is_empty()
             && self.answers.is_empty()
             && self.conns.is_empty()
+            && self.returning.is_empty()
             && self.unholds.is_empty()
             && self.queued.is_empty()
     }
@@ -234,7 +237,7 @@ impl Journal {
     /// Whether everything that was written down is in the log, and everybody has been answered.
     pub(super) fn is_idle(&self) -> bool {
         let is_done = self.under_way.is_empty() && self.is_frame_empty() && self.pending.is_empty();
-        is_done || self.state == LogState::Failed
+        is_done || self.state == LogState::Failed || self.port.is_stuck()
     }
 
     /// Whether answers to a connection wait, so that later ones have to queue up behind them.
@@ -296,6 +299,21 @@ impl Journal {
         if held.bytes.is_empty() && held.pending == 0 {
             self.held.remove(&conn);
         }
+    }
+
+    /// The connections that wait for what has no room: those that have to, and those of clients that
+    /// only come back.
+    pub(super) fn take_waiting_conns(&mut self) -> (Vec<ConnId>, Vec<ConnId>) {
+        let has_answers = self.held.iter().filter(|(_, held)| !held.marks.is_empty());
+        let mut waiting: Vec<_> = has_answers.map(|(&conn, _)| conn).collect();
+        waiting.sort_unstable();
+        let mut returning = Vec::new();
+        let under_way = self.under_way.iter_mut().map(|frame| &mut frame.cargo);
+        for cargo in under_way.chain([&mut self.cargo]) {
+            waiting.append(&mut cargo.conns);
+            returning.append(&mut cargo.returning);
+        }
+        (waiting, returning)
     }
 
     /// Takes what is under way, and will never arrive.

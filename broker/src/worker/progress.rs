@@ -36,6 +36,9 @@ impl<T: Transport> Worker<T> {
 
     /// What a turn leaves to do for the log when everything else is done.
     pub(super) fn finish_log_turn(&mut self) {
+        if self.journal.as_ref().is_some_and(|journal| journal.port.is_stuck()) {
+            self.on_no_room();
+        }
         self.submit_journal();
         self.spill();
         let live = self.live_log_bytes();
@@ -103,7 +106,7 @@ impl<T: Transport> Worker<T> {
                 }
             }
         }
-        for conn in cargo.conns.drain(..) {
+        for conn in cargo.conns.drain(..).chain(cargo.returning.drain(..)) {
             if let Some(entry) = self.conns.get_mut(conn) {
                 entry.is_waiting = false;
                 self.mark_dirty(conn);

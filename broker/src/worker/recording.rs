@@ -359,8 +359,12 @@ impl<T: Transport> Worker<T> {
 
     fn write_down(&mut self, pending: Pending) {
         let Pending { message, refs, copies, tell, is_recorded, must_sync, ack, .. } = pending;
-        let Some(journal) = &mut self.journal else { return };
         let is_written = !refs.is_empty() || !copies.is_empty();
+        // Also of a message that nobody has to get, its publisher's packet identifier is kept.
+        let is_receipt = message.is_some()
+            && ack.as_ref().is_some_and(|ack| self.outlives_crash(ack) && !ack.code.is_error());
+        let Some(journal) = &mut self.journal else { return };
+        let is_recorded = is_recorded || is_receipt;
         if let Some(message) = message {
             let mut write = |id: Option<u64>, refs: &[u8], tell: u64| {
                 let record = message_record(&self.pool, &message, refs, false);
@@ -384,7 +388,8 @@ impl<T: Transport> Worker<T> {
         if is_written || is_recorded {
             journal.wait_for_frame(must_sync);
         }
-        let may_be_kept = is_written || pending.is_shared || pending.is_for_queue && is_recorded;
+        let may_be_kept =
+            is_written || is_receipt || pending.is_shared || pending.is_for_queue && is_recorded;
         if let Some(ack) = ack {
             let level = match must_sync {
                 _ if !is_written && !is_recorded => Level::Memory,

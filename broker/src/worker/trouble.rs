@@ -49,6 +49,29 @@ impl<T: Transport> Worker<T> {
             })
     }
 
+    /// What was written down finds no room, and has not for some time. It is written when there is
+    /// some, so nobody can be told that it is refused: who waits for it is told by the end of the
+    /// connection that it is not safe now. Who only comes back goes on; a crash would forget when
+    /// that was.
+    #[cold]
+    pub(super) fn on_no_room(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        let (waiting, returning) = journal.take_waiting_conns();
+        let reason = "what you sent cannot be kept now: the storage is full";
+        for conn in returning {
+            if let Some(entry) = self.conns.get_mut(conn) {
+                entry.is_waiting = false;
+            }
+            self.mark_dirty(conn);
+        }
+        for conn in waiting {
+            if let Some(entry) = self.conns.get_mut(conn) {
+                entry.is_waiting = false;
+            }
+            self.disconnect(conn, ReasonCode::QuotaExceeded, reason);
+        }
+    }
+
     /// Nothing is safe any more that was not before. Who waits for it is told so, by the end of the
     /// connection; who waits for a message gets it.
     #[cold]
@@ -65,6 +88,7 @@ impl<T: Transport> Worker<T> {
         let mut cargo = std::mem::take(&mut journal.cargo);
         for under_way in journal.take_under_way() {
             cargo.conns.extend(under_way.conns);
+            cargo.conns.extend(under_way.returning);
             cargo.unholds.extend(under_way.unholds);
         }
         let mut returned: Vec<_> = journal.returned.drain().collect();
@@ -72,6 +96,8 @@ impl<T: Transport> Worker<T> {
         journal.done_early.clear();
         self.pool.keep_all();
         returned.into_iter().for_each(|(_, returned)| self.give_back(returned));
+        let returning = std::mem::take(&mut cargo.returning);
+        cargo.conns.extend(returning);
         let reason = "what you sent cannot be kept: the storage has failed";
         for conn in unanswered.into_iter().chain(cargo.conns.drain(..)) {
             if let Some(entry) = self.conns.get_mut(conn) {
