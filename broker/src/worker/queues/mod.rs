@@ -22,6 +22,7 @@ mod contents;
 mod dead;
 mod deliver;
 mod enqueue;
+mod join;
 mod load;
 mod members;
 mod open_acks;
@@ -44,14 +45,15 @@ use dunlin_queue::partitioned::{
 };
 use slab::Slab;
 
-pub(super) use consume::{QueueJoin, QueueJoined, QueueLeave};
 pub(super) use deliver::{QueueAnswer, QueueDeliver};
+pub(super) use join::{QueueJoin, QueueJoined, QueueLeave};
 pub(super) use publish::{QueueAnswered, QueuePublish};
 
 pub(super) use consume::{Consumer, ConsumerChange};
 use contents::Contents;
+use dead::Undertaking;
 use deliver::{Outgoing, Waiting};
-use load::{Dead, Load};
+use load::Load;
 use open_acks::OpenAcks;
 pub(super) use record::QueuedCargo;
 
@@ -288,10 +290,7 @@ pub(super) struct Queues {
     /// What is to be asked for at the end of the turn.
     wanted: Vec<Wanted>,
 
-    /// Dead letters whose pieces of the index are being read.
-    unburied: Vec<(QueueKey, Dead)>,
-    /// Why consumers rejected messages that are on their way to the dead letters.
-    reject_reasons: HashMap<(QueueKey, GroupId, MessageId), Box<str>, RandomState>,
+    undertaking: Undertaking,
 
     changes: Vec<Change>,
     actions: Vec<Action>,
@@ -329,8 +328,7 @@ impl Queues {
             loads: Slab::new(),
             unmoved: Vec::new(),
             wanted: Vec::new(),
-            unburied: Vec::new(),
-            reject_reasons: HashMap::default(),
+            undertaking: Undertaking::default(),
             changes: Vec::new(),
             actions: Vec::new(),
             deliveries: Vec::new(),
