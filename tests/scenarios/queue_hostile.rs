@@ -84,3 +84,48 @@ fn a_dead_letter_is_put_back_once_however_often_that_is_asked_for() {
     let (_doctor, left) = consumer_of(&mut sim, "d", "$dlq/jobs", &[]);
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// Publishes messages of one key, and has all of them rejected.
+fn reject_all(sim: &mut Sim, publisher: &Client, worker: &Client, count: u16) {
+    for id in 1..=count {
+        publish(sim, publisher, "$queue/jobs/k", &id.to_string(), id);
+        let id = user_property(&worker.take()[0], "message-id");
+        let properties = [("message-id", &id[..]), ("group-id", "g")];
+        assert_eq!(verb(sim, worker, "$queue/jobs/$reject", &properties), "PUBACK 9");
+    }
+}
+
+#[test]
+fn dead_letters_of_a_queue_that_is_serial_are_put_back_once() {
+    let mut sim = Sim::new(2, with_queue("jobs serial=true"));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    reject_all(&mut sim, &publisher, &worker, 1);
+    assert_eq!(verb(&mut sim, &publisher, "$dlq/jobs/$redrive", &[]), "PUBACK 9");
+    assert_eq!(heads(&worker), ["PUBLISH $queue/jobs/k \"1\""]);
+    let (_doctor, left) = consumer_of(&mut sim, "d", "$dlq/jobs", &[]);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn dead_letters_whose_index_is_on_disk_are_all_put_back_by_one_request() {
+    let options = [
+        ("durability.memory_per_worker", "0"),
+        ("queues.index_per_worker", "0"),
+        ("queues.default", "partitions=1 prefetch=1000"),
+    ];
+    let mut sim = Sim::with_disk(1, with_options(&options), SimDisk::default(), 7);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    reject_all(&mut sim, &publisher, &worker, 600);
+    assert_eq!(verb(&mut sim, &publisher, "$dlq/jobs/$redrive", &[]), "PUBACK 9");
+    assert_eq!(verb(&mut sim, &publisher, "$dlq/jobs/$redrive", &[]), "PUBACK 9");
+    sim.run();
+    // It has so many at a time, as it has a Receive Maximum of its own.
+    let mut came = heads(&worker).len();
+    for id in 1..=600 {
+        worker.send(&mut sim, puback(id));
+        came += heads(&worker).len();
+    }
+    assert_eq!(came, 600);
+}

@@ -126,6 +126,8 @@ impl QueueConfig {
             mode: Mode::Work,
             attempts_max: 0,
             is_compacted: false,
+            // One that is put back goes at once, whoever works on its key.
+            is_serial: false,
             has_dead_letters: false,
             retention: Retention { age_ms_max: 0, ..self.core.retention },
             ..self.core

@@ -301,8 +301,8 @@ impl Journal {
         }
     }
 
-    /// The connections that wait for what has no room: those that have to, and those of clients that
-    /// only come back.
+    /// The connections that wait for what has no room: those that have to, and those of clients
+    /// that only come back.
     pub(super) fn take_waiting_conns(&mut self) -> (Vec<ConnId>, Vec<ConnId>) {
         let has_answers = self.held.iter().filter(|(_, held)| !held.marks.is_empty());
         let mut waiting: Vec<_> = has_answers.map(|(&conn, _)| conn).collect();

@@ -61,7 +61,7 @@ pub(super) enum Noted {
 }
 
 /// A publication that is not written down yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pending {
     /// The message, if it is to be written down.
     pub(super) message: Option<MessageRef>,
@@ -94,20 +94,7 @@ impl Pending {
     }
 
     fn new(ack: Option<Acknowledgement>, then: Option<Then>) -> Self {
-        Self {
-            message: None,
-            refs: Vec::new(),
-            copies: Vec::new(),
-            asked: 0,
-            delegated: 0,
-            tell: 0,
-            is_recorded: false,
-            is_shared: false,
-            is_for_queue: false,
-            must_sync: false,
-            ack,
-            then,
-        }
+        Self { ack, then, ..Self::default() }
     }
 
     /// An acknowledgement that waits for the home of a queue.

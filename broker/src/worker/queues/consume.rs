@@ -5,10 +5,11 @@ use dunlin_queue::partitioned::{Commit, Start};
 use dunlin_router::Subscription;
 use dunlin_session::Answer as ClientAnswer;
 
+use super::join::{QueueJoin, QueueLeave};
 use super::{MemberTerms, QueueAnswer, Refusal};
 use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, check_group, subscribe_to};
 use crate::worker::mail::Mail;
-use crate::worker::sessions::{SessionId, SessionKey};
+use crate::worker::sessions::SessionId;
 use crate::worker::{Transport, Worker};
 
 /// Queues one session may consume, and bytes of a filter for one.
@@ -53,53 +54,6 @@ impl Consumer {
 pub(in crate::worker) struct ConsumerChange {
     new: Consumer,
     former: Option<Consumer>,
-}
-
-/// A session begins to consume a queue, or comes back.
-#[derive(Debug)]
-pub struct QueueJoin {
-    /// As [`QueueName`] displays it.
-    pub(super) queue: Box<str>,
-    pub(super) group: Box<str>,
-    /// Of the routing key; empty for all.
-    pub(super) filter: Box<str>,
-    pub(super) is_temporary: bool,
-    pub(super) commit: Commit,
-    pub(super) start: Option<Start>,
-    /// Also if the group exists.
-    pub(super) is_replay: bool,
-    pub(super) session: SessionKey,
-    pub(super) client_id: Box<str>,
-    pub(super) terms: MemberTerms,
-    /// The consumer has asked for a number of unanswered messages itself.
-    pub(super) has_prefetch: bool,
-    /// And said itself how it settles.
-    pub(super) has_settle: bool,
-    /// Which SUBACK waits, and which of its codes is this one's; 0 for none.
-    pub(in crate::worker) ticket: u64,
-    pub(in crate::worker) at: u16,
-}
-
-/// A queue has taken a consumer, or not.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueJoined {
-    /// Which SUBACK waits, and which of its codes is this one's.
-    pub(in crate::worker) ticket: u64,
-    pub(in crate::worker) at: u16,
-    /// Why not, if so.
-    pub(in crate::worker) refusal: Option<Refusal>,
-    /// Something was written down for it.
-    pub(in crate::worker) is_recorded: bool,
-}
-
-/// A session consumes a queue no longer, or has gone offline.
-#[derive(Debug)]
-pub struct QueueLeave {
-    pub(super) queue: Box<str>,
-    pub(super) group: Box<str>,
-    pub(super) session: SessionKey,
-    /// It will not come back.
-    pub(super) is_final: bool,
 }
 
 impl<T: Transport> Worker<T> {

@@ -1,5 +1,8 @@
 //! Dead letters: to `$dlq/<queue>`, and back.
 
+use std::collections::{BTreeMap, HashMap};
+
+use ahash::RandomState;
 use dunlin_packets::{Properties, PropertiesBuf};
 use dunlin_queue::MessageRef;
 use dunlin_queue::partitioned::{GroupId, MessageId};
@@ -14,6 +17,25 @@ use crate::worker::{Transport, Worker};
 
 /// Dead letters that one `$redrive` puts back.
 const REDRIVEN_MAX: usize = 10_000;
+
+/// Messages on their way to the dead letters, and back.
+#[derive(Debug, Default)]
+pub(super) struct Undertaking {
+    /// Those whose pieces of the index are being read.
+    unburied: Vec<(QueueKey, Dead)>,
+    /// Why consumers rejected them.
+    reject_reasons: HashMap<(QueueKey, GroupId, MessageId), Box<str>, RandomState>,
+    /// Dead letters that are being read to be put back, however often that is asked for.
+    pub(super) redriven: BTreeMap<(QueueKey, MessageId), Redriven>,
+}
+
+/// A dead letter that is to be put back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Redriven {
+    pub(super) origin: QueueKey,
+    /// Its piece of the index is being read.
+    pub(super) is_away: bool,
+}
 
 impl<T: Transport> Worker<T> {
     /// A message has had its attempts, or was rejected.
@@ -51,7 +73,7 @@ impl<T: Transport> Worker<T> {
         let slot = self.queues.get(key).ok_or(gone)?;
         let origin: Box<str> = slot.name.clone();
         let group = slot.group(dead.group).map(|group| group.name.clone()).unwrap_or_default();
-        let detail = self.queues.reject_reasons.remove(&(key, dead.group, dead.id));
+        let detail = self.queues.undertaking.reject_reasons.remove(&(key, dead.group, dead.id));
         let queue = QueueName::parse(&origin).map_err(|_| gone)?;
         let name = queue.dead().to_string();
         let graves = match self.queues.find(&name) {
@@ -110,19 +132,20 @@ impl<T: Transport> Worker<T> {
                 *of == key && is_it
             })
         {
-            self.queues.reject_reasons.insert((key, group, id), reason);
+            self.queues.undertaking.reject_reasons.insert((key, group, id), reason);
         }
     }
 
     /// A dead letter whose piece of the index is being read.
     pub(super) fn bury_later(&mut self, key: QueueKey, dead: Dead) {
-        self.queues.unburied.push((key, dead));
+        self.queues.undertaking.unburied.push((key, dead));
     }
 
     pub(super) fn bury_again(&mut self, key: QueueKey) {
-        let (now, later) =
-            std::mem::take(&mut self.queues.unburied).into_iter().partition(|(of, _)| *of == key);
-        self.queues.unburied = later;
+        let (now, later) = std::mem::take(&mut self.queues.undertaking.unburied)
+            .into_iter()
+            .partition(|(of, _)| *of == key);
+        self.queues.undertaking.unburied = later;
         let now: Vec<_> = now;
         for (key, dead) in now {
             self.bury(key, dead);

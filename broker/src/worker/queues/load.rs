@@ -6,6 +6,7 @@ use dunlin_queue::{MessageFields, MessageRef};
 
 use super::QueueKey;
 use super::contents::Content;
+use super::dead::Redriven;
 use crate::store::record::QueueContent;
 use crate::store::{Loaded, Unread, Wanted};
 use crate::worker::{Transport, Worker};
@@ -68,7 +69,27 @@ impl<T: Transport> Worker<T> {
 
     /// Asks for a dead letter that is to be put back.
     pub(super) fn load_redriven(&mut self, graves: QueueKey, origin: QueueKey, id: MessageId) {
-        self.load(graves, Loading::Redriven(origin, id), id);
+        let redriven = &mut self.queues.undertaking.redriven;
+        if redriven.insert((graves, id), Redriven { origin, is_away: false }).is_none() {
+            self.load(graves, Loading::Redriven(origin, id), id);
+        }
+    }
+
+    /// A piece of the index is there: dead letters in it are asked for again.
+    fn redrive_again(&mut self, graves: QueueKey) {
+        let mut again = Vec::new();
+        for (&(of, id), redriven) in &mut self.queues.undertaking.redriven {
+            if of == graves && std::mem::take(&mut redriven.is_away) {
+                again.push((redriven.origin, id));
+            }
+        }
+        for (origin, id) in again {
+            self.load(graves, Loading::Redriven(origin, id), id);
+        }
+    }
+
+    fn end_redrive(&mut self, graves: QueueKey, id: MessageId) {
+        self.queues.undertaking.redriven.remove(&(graves, id));
     }
 
     fn load(&mut self, key: QueueKey, what: Loading, id: MessageId) {
@@ -177,6 +198,7 @@ impl<T: Transport> Worker<T> {
             self.load_waiting(key, group, member);
         }
         self.bury_again(key);
+        self.redrive_again(key);
     }
 
     /// A message that could not be asked for.
@@ -192,8 +214,12 @@ impl<T: Transport> Worker<T> {
                 }
             }
             Loading::Dead(dead) => self.bury_later(key, dead),
-            // It stays where it is; the operator asks again.
-            Loading::Redriven(..) | Loading::Chunk(..) => {}
+            Loading::Redriven(_, id) => {
+                if let Some(it) = self.queues.undertaking.redriven.get_mut(&(key, id)) {
+                    it.is_away = true;
+                }
+            }
+            Loading::Chunk(..) => {}
         }
     }
 
@@ -218,6 +244,7 @@ impl<T: Transport> Worker<T> {
                 self.pool.release(content.message);
             }
             Loading::Redriven(origin, id) => {
+                self.end_redrive(key, id);
                 if let Err(refusal) = self.redrive_content(key, origin, id, &content) {
                     tracing::warn!(reason = refusal.reason, ?id, "a dead letter stays one");
                 }
@@ -252,7 +279,8 @@ impl<T: Transport> Worker<T> {
                 let _ = self.with_queue(key, |queue, cx| queue.bury(dead.group, dead.id, cx));
                 self.absorb(key);
             }
-            Loading::Redriven(..) | Loading::Chunk(..) => {}
+            Loading::Redriven(_, id) => self.end_redrive(key, id),
+            Loading::Chunk(..) => {}
         }
     }
 

@@ -6,7 +6,7 @@ use dunlin_queue::Time;
 use dunlin_queue::partitioned::{Commit, GroupId, MemberId, Mode, Start};
 use dunlin_session::Answer as ClientAnswer;
 
-use super::consume::{QueueJoin, QueueJoined, QueueLeave};
+use super::join::{QueueJoin, QueueJoined, QueueLeave};
 use super::{GroupSlot, Member, MemberTerms, QueueAnswer, QueueKey, Refusal};
 use crate::worker::mail::Mail;
 use crate::worker::{Transport, Worker};

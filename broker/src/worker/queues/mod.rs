@@ -23,6 +23,7 @@ mod contents;
 mod dead;
 mod deliver;
 mod enqueue;
+mod join;
 mod load;
 mod members;
 mod open_acks;
@@ -41,19 +42,18 @@ use std::sync::Arc;
 use ahash::RandomState;
 use dunlin_packets::{PropertiesBuf, QoS};
 use dunlin_queue::Time;
-use dunlin_queue::partitioned::{
-    Action, Change, Delivery, GroupId, IndexPool, MemberId, MessageId, Queue,
-};
+use dunlin_queue::partitioned::{Action, Change, Delivery, GroupId, IndexPool, MemberId, Queue};
 use slab::Slab;
 
-pub(super) use consume::{QueueJoin, QueueJoined, QueueLeave};
 pub(super) use deliver::{QueueAnswer, QueueDeliver};
+pub(super) use join::{QueueJoin, QueueJoined, QueueLeave};
 pub(super) use publish::{QueueAnswered, QueuePublish};
 
 pub(super) use consume::{Consumer, ConsumerChange};
 use contents::Contents;
+use dead::Undertaking;
 use deliver::{Outgoing, Waiting};
-use load::{Dead, Load};
+use load::Load;
 use open_acks::OpenAcks;
 pub(super) use record::QueuedCargo;
 pub(super) use refusal::Refusal;
@@ -238,10 +238,7 @@ pub(super) struct Queues {
     /// What is to be asked for at the end of the turn.
     wanted: Vec<Wanted>,
 
-    /// Dead letters whose pieces of the index are being read.
-    unburied: Vec<(QueueKey, Dead)>,
-    /// Why consumers rejected messages that are on their way to the dead letters.
-    reject_reasons: HashMap<(QueueKey, GroupId, MessageId), Box<str>, RandomState>,
+    undertaking: Undertaking,
 
     changes: Vec<Change>,
     actions: Vec<Action>,
@@ -279,8 +276,7 @@ impl Queues {
             loads: Slab::new(),
             unmoved: HashMap::default(),
             wanted: Vec::new(),
-            unburied: Vec::new(),
-            reject_reasons: HashMap::default(),
+            undertaking: Undertaking::default(),
             changes: Vec::new(),
             actions: Vec::new(),
             deliveries: Vec::new(),
