@@ -129,15 +129,16 @@ impl Session {
         }
         let State::Online(link) = &mut self.state else { return Polled::Idle };
         let is_unusual = link.is_durable || message.is_absent() || cx.limits.queue_age_max_s != 0;
-        let mut recorded = 0;
+        let (mut recorded, mut dup) = (0, false);
         if is_unusual {
             let is_recorded = link.is_durable && qos == QoS::AtLeastOnce;
             recorded = if is_recorded { message.id } else { 0 };
+            dup = recorded != 0 && recorded <= self.maybe_sent;
             if let Some(polled) = self.poll_kept_back(cx) {
                 return polled;
             }
         }
-        let polled = self.poll_front(cx, out);
+        let polled = self.poll_front(dup, cx, out);
         if recorded != 0 && matches!(polled, Polled::Sent | Polled::SentHead(_)) {
             self.note_sent(recorded, cx);
         }
@@ -146,7 +147,7 @@ impl Session {
 
     /// Sends the next message, which nothing keeps from being sent.
     #[inline(always)]
-    fn poll_front(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
+    fn poll_front(&mut self, dup: bool, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Polled {
         let Some(entry) = self.queue.front() else { return Polled::Idle };
         let qos = entry.qos;
         let State::Online(link) = &mut self.state else { return Polled::Idle };
@@ -157,7 +158,7 @@ impl Session {
                 None => return Polled::Idle,
             },
         };
-        let Some(copied) = encode(link, entry, packet_id, false, cx, out) else {
+        let Some(copied) = encode(link, entry, packet_id, dup, cx, out) else {
             if let Some(id) = packet_id {
                 self.window.return_id(id);
             }

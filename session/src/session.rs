@@ -80,6 +80,8 @@ pub struct Session {
     pub(crate) received: Received,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) expiry_s: u32,
+    /// Messages at QoS 1 up to this number may have been sent before a crash.
+    pub(crate) maybe_sent: u64,
     /// The client asked for no expiry at CONNECT, so it cannot ask for one at DISCONNECT.
     pub(crate) wants_no_expiry: bool,
     /// It outlives a crash of the broker.
@@ -98,6 +100,7 @@ impl Session {
             received: Received::default(),
             will: None,
             expiry_s: 0,
+            maybe_sent: 0,
             wants_no_expiry: false,
             is_durable: false,
         }

@@ -68,6 +68,12 @@ impl Session {
         self.queue.append(std::iter::once(entry), len);
     }
 
+    /// Messages up to the number `id` may have been sent at QoS 1 before the crash, without that
+    /// being known: they are sent with DUP, which says no more than that \[MQTT-3.3.1-1\].
+    pub fn set_maybe_sent(&mut self, id: u64) {
+        self.maybe_sent = id;
+    }
+
     /// Puts a message back in flight, behind those that are; `None` for one that the client has and
     /// that only waits for PUBCOMP.
     pub fn restore_in_flight(

@@ -178,6 +178,29 @@ fn a_qos_2_publication_that_comes_again_after_the_crash_is_not_published_again()
 }
 
 #[test]
+fn a_qos_1_delivery_that_may_have_been_made_before_the_crash_is_marked_as_a_repetition() {
+    let mut sim = durable(1);
+    let subscriber = Client::online(&mut sim, &persistent("s"));
+    subscriber.send(&mut sim, Subscribing::to("t/#", 1).v5());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let publish = |sim: &mut Sim, id: u16| {
+        publisher.write(Publishing::q1("t/x", &format!("m{id}"), id).v5());
+        sim.run_workers();
+        // The message is safe, and goes out. That it has is on its way to the log.
+        sim.run_storage_step();
+        sim.run_workers();
+    };
+    publish(&mut sim, 1);
+    assert_eq!(subscriber.take().last().expect("a packet"), "PUBLISH t/x \"m1\" q1 id=1");
+    let mut sim = power_cut(sim, 1);
+    let subscriber = Client::connect(&mut sim, &persistent("s"));
+    assert_eq!(taken(&subscriber)[1..], ["PUBLISH t/x \"m1\" q1 id=1 dup"]);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.send(&mut sim, Publishing::q1("t/x", "new", 1).v5());
+    assert_eq!(subscriber.take(), ["PUBLISH t/x \"new\" q1 id=2"]);
+}
+
+#[test]
 fn a_qos_2_publication_that_nobody_has_to_get_is_remembered_for_its_publisher_all_the_same() {
     for topic in ["nobody/x", "clean/x"] {
         let mut sim = durable(2);

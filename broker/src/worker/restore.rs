@@ -116,6 +116,13 @@ impl<T: Transport> Worker<T> {
                 session.restore_in_flight(packet_id, entry, &self.pool);
             }
         }
+        if stored.was_online {
+            // What was sent last may not be in the log as sent: no more than was ever in flight.
+            let in_flight_max = self.shared.settings.limits.in_flight_max;
+            let maybe_sent = stored.queue.iter().take(in_flight_max).map(|delivery| delivery.id);
+            let slot = self.sessions.get_mut(session);
+            slot.session.set_maybe_sent(maybe_sent.max().unwrap_or(0));
+        }
         for delivery in stored.queue {
             if let Some(entry) = self.restore_entry(&delivery, messages) {
                 self.sessions.get_mut(session).session.restore_queued(entry, &self.pool);
