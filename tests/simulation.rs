@@ -1,11 +1,12 @@
 //! Random clients against the whole broker, which crashes now and then, with seeds nobody has
 //! chosen. A seed that fails is printed, and
-//! `cargo run -p dunlin-tests --release --bin simulate -- --steps 1000 --seed <it>` shows it again.
+//! `cargo run -p dunlin-tests --release --bin simulate -- --steps 1000 --seed <it>` shows it again
+//! (with `--queues` one of queues).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use dunlin_tests::simulate::{Plan, run};
+use dunlin_tests::simulate::{Plan, queues, run};
 
 fn plan(seed: u64) -> Plan {
     Plan { seed, steps: 1000, workers: None, may_crash: true, is_verbose: false }
@@ -18,6 +19,17 @@ fn fresh_seeds_break_no_rule() {
     for seed in first..first + 20 {
         if let Err(failure) = run(&plan(seed)) {
             panic!("{failure:#?}");
+        }
+    }
+}
+
+#[test]
+fn fresh_seeds_break_no_rule_of_queues() {
+    let first = RandomState::new().hash_one(std::process::id()) >> 24;
+    println!("seeds of queues from {first}");
+    for seed in first..first + 40 {
+        if let Err(what) = queues::run(seed, 300, false) {
+            panic!("{what}; again: simulate --queues --steps 300 --seed {seed}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Runs the simulator: `simulate --seed N --steps M [--seeds K] [--workers W] [--no-crash]
-//! [--verbose] [--keep-going]`. Ends with 1 at the first broken rule, and says how to see it again;
+//! [--verbose] [--keep-going] [--queues]`. Ends with 1 at the first broken rule, and says how to see it again;
 //! with `--keep-going` it says so in a line, and goes on with the next seed.
 
 use std::collections::hash_map::RandomState;
