@@ -43,7 +43,7 @@ pub struct Outcome {
     pub qos: QoS,
     /// What to answer.
     pub code: ReasonCode,
-    /// How safe it is, for a client that wants to know: [`LEVEL_PROPERTY`].
+    /// How safe it is, for a client that wants to know: [`LEVEL_PROPERTY`](crate::LEVEL_PROPERTY).
     pub level: Level,
     /// Why, for people; may be empty.
     pub reason: &'static str,
