@@ -5,10 +5,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dunlin_packets::{Ack, AckKind, Frame, Packet, Version};
-use dunlin_tests::program::Running;
+use dunlin_tests::program::{Running, dunlin};
 use dunlin_tests::{Connecting, Publishing, Subscribing};
 
 /// The longest that anything may take.
@@ -122,4 +123,42 @@ fn files_of_removed_segments_do_not_stay_open() {
     let segments = || std::fs::read_dir(data.join("log")).expect("a log").count();
     eventually("the log shrinks", || segments() < 10);
     eventually("removed files are closed", || count(&|name| name.ends_with("(deleted)")) == 0);
+}
+
+#[test]
+fn a_data_directory_that_is_gone_is_noticed_and_nothing_is_acknowledged_as_kept() {
+    let data = directory("gone");
+    let broker = serve(&data, &["mqtt.sys_interval_ms=100"]);
+    let mut subscriber = Socket::connect(&broker, &persistent("s"));
+    subscriber.send(Subscribing::to("t/#", 1).v5());
+    assert!(subscriber.answer().starts_with("SUBACK"));
+    std::fs::remove_dir_all(&data).expect("it was there");
+    let log = broker.log_until("THE LOG HAS GONE", PATIENCE);
+    assert!(log.contains("gone/log"), "{log}");
+    let mut publisher = Socket::connect(&broker, &Connecting::v5("p"));
+    publisher.send(Publishing::q1("t/x", "x", 1).v5());
+    assert_eq!(publisher.answer(), "PUBACK 1 ImplementationSpecificError");
+    assert!(!broker.terminate().success());
+}
+
+#[test]
+fn a_log_that_is_no_directory_is_named() {
+    let data = directory("file");
+    std::fs::create_dir_all(&data).expect("a directory");
+    std::fs::write(data.join("log"), "").expect("a file");
+    let output = Command::new(dunlin())
+        .args(["--listen", "127.0.0.1:0", "--data-dir", data.to_str().expect("a path of UTF-8")])
+        .output()
+        .expect("dunlin runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("file/log: "), "{text}");
+}
+
+#[test]
+fn space_is_reserved_for_the_log() {
+    let data = directory("reserve");
+    let broker = serve(&data, &["storage.min_free_bytes=40000"]);
+    let reserved = || data.join("log/reserve").metadata().map_or(0, |metadata| metadata.len());
+    eventually("a quarter of what has to be free", || reserved() == 10_000);
+    assert!(broker.terminate().success());
 }

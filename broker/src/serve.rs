@@ -95,11 +95,18 @@ impl Broker {
             let restored = Arc::clone(&restored);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
+                let _guard = EndsWithThread;
                 let mut worker = Worker::new(index, shared, transport, inbox, outboxes, started);
                 if let Some(kept) = kept {
                     kept.restore(&mut worker, &restored);
                 }
-                event_loop.run(&mut worker)
+                let ended = event_loop.run(&mut worker);
+                if let Err(error) = &ended {
+                    tracing::error!(%error, worker = index, "A WORKER HAS FAILED");
+                    // The others would go on without it, and nobody would notice.
+                    std::process::abort();
+                }
+                ended
             })?);
         }
         Ok(Self { shared, addresses, to_workers, store, threads })
@@ -137,6 +144,18 @@ impl Broker {
             thread.join().map_err(|_| io::Error::other("a worker has panicked"))??;
         }
         self.store.map_or(Ok(()), RunningStore::finish)
+    }
+}
+
+/// Ends the process when its thread panics, also where a panic is not the end anyway: a broker
+/// without one of its threads would only look as if it served.
+pub(crate) struct EndsWithThread;
+
+impl Drop for EndsWithThread {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 
@@ -188,7 +207,7 @@ fn open_store(config: &Config, workers: usize) -> io::Result<(StoreThreads, Imag
     };
     let backend = || DiskBackend::open(&directory).map_err(|error| failed(&error));
     let damage = if config.storage.skip_damage { Damage::Skip } else { Damage::Refuse };
-    std::fs::create_dir_all(&directory)?;
+    std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
     let (log, opened) =
         Log::open(backend()?, log_options(config), damage).map_err(|error| failed(&error))?;
     for missing in &opened.missing {

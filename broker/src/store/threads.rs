@@ -16,6 +16,7 @@ use dunlin_storage::{DiskBackend, Log, LogError};
 use super::reserve::Reserve;
 use super::{LogPort, Numbers, ReadRequest, Reader, Unread, Writer, WriterOptions};
 use crate::clock::Clock;
+use crate::serve::EndsWithThread;
 use crate::worker::{Mail, ReadRequests};
 
 /// Between two looks at the free space of the device, and for the request to compact.
@@ -112,11 +113,13 @@ impl StoreThreads {
         };
         let (handle, mut reader, asked) = (self.writer_thread, self.reader, self.asked);
         let writer = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            let _guard = EndsWithThread;
             let _ = handle.set(std::thread::current());
             writing.run()
         })?;
         let mut reading = outboxes(first_sender + 1);
         let reader = std::thread::Builder::new().name("log-reader".into()).spawn(move || {
+            let _guard = EndsWithThread;
             while let Ok(request) = asked.recv() {
                 let (worker, wanted) = match request {
                     ReadRequest::Read { worker, wanted } => (worker, wanted),
