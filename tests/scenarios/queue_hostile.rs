@@ -129,3 +129,26 @@ fn dead_letters_whose_index_is_on_disk_are_all_put_back_by_one_request() {
     }
     assert_eq!(came, 600);
 }
+
+#[test]
+fn a_consumer_that_asks_for_many_large_messages_is_not_given_all_at_once() {
+    let options = [("durability.memory_per_worker", "0")];
+    for has_disk in [false, true] {
+        let mut sim = match has_disk {
+            false => Sim::new(1, Settings::default()),
+            true => Sim::with_disk(1, with_options(&options), SimDisk::default(), 7),
+        };
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let large = "x".repeat(1 << 20);
+        for id in 1..=20 {
+            publish(&mut sim, &publisher, "$queue/jobs/k", &large, id);
+        }
+        let asked = [("consumer-group", "g"), ("settle", "auto"), ("prefetch", "1000")];
+        let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", &asked);
+        assert_eq!(came.len(), 8, "8 MiB, and what they have beside the payload");
+        for id in 1..=8 {
+            worker.send(&mut sim, puback(id));
+        }
+        assert_eq!(worker.take().len(), 8);
+    }
+}

@@ -49,6 +49,23 @@ impl Queue {
         out: &mut Vec<Delivery>,
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
+        self.poll_within(group, member, (credit, u64::MAX), out, cx)
+    }
+
+    /// [`Self::poll`] for up to `credit` messages, and none any more once they have `bytes`: the last
+    /// one may be larger than what is left. If bytes ran out, nothing says when there are more.
+    ///
+    /// # Errors
+    /// When there is no such group or member.
+    #[inline]
+    pub fn poll_within(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+        (credit, mut bytes): (usize, u64),
+        out: &mut Vec<Delivery>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
         let at = self.group_at(group)?;
         let known = self.groups[at].member(member)?;
         known.seen = cx.now;
@@ -58,16 +75,16 @@ impl Queue {
         let end = out.len() + credit;
         let stop = out.len() + credit.min(room);
         for _ in 0..owned {
-            if out.len() >= stop {
+            if out.len() >= stop || bytes == 0 {
                 break;
             }
             let known = self.groups[at].member(member)?;
             let turn = known.turn % owned;
             known.turn = turn + 1;
             let partition = known.partitions[turn];
-            self.poll_partition(at, partition, stop, out, cx);
+            self.poll_partition(at, partition, (stop, &mut bytes), out, cx);
         }
-        if out.len() < end {
+        if out.len() < end && bytes > 0 {
             self.groups[at].member(member)?.is_waiting = true;
         }
         self.lift_bars(cx);
@@ -79,7 +96,7 @@ impl Queue {
         &mut self,
         at: usize,
         partition: u16,
-        stop: usize,
+        (stop, bytes): (usize, &mut u64),
         out: &mut Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
@@ -91,7 +108,14 @@ impl Queue {
         if lane.claims.is_none() && lane.floor >= home.kept {
             return;
         }
-        while out.len() < stop && matches!(self.step(at, partition, out, cx), Step::Went) {}
+        while out.len() < stop && *bytes > 0 {
+            let before = out.len();
+            if matches!(self.step(at, partition, out, cx), Step::Stopped) {
+                break;
+            }
+            let given = out.get(before).map_or(0, |delivery| delivery.bytes);
+            *bytes = bytes.saturating_sub(given.into());
+        }
         self.groups[at].lanes[usize::from(partition)]
             .advance(&self.partitions[usize::from(partition)]);
     }

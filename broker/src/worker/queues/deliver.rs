@@ -16,7 +16,7 @@ use crate::worker::{Transport, Worker};
 
 /// Bytes of deliveries that a consumer has not answered, above which it gets no more; one it gets
 /// always.
-const UNANSWERED_BYTES_MAX: usize = 8 << 20;
+const UNANSWERED_BYTES_MAX: u64 = 8 << 20;
 
 /// How much goes to a consumer is limited by its prefetch and the bytes above.
 const NO_LIMITS: QueueLimits = QueueLimits {
@@ -74,13 +74,16 @@ impl<T: Transport> Worker<T> {
         let Some(known) = slot.members.get_mut(&(group, member)) else { return };
         known.is_listed = false;
         let under_way = known.unanswered as usize + known.waiting.len();
-        let is_heavy = under_way > 0 && known.unanswered_bytes > UNANSWERED_BYTES_MAX;
+        let is_idle = under_way == 0;
+        let waiting_bytes: u64 = known.waiting.iter().map(|it| u64::from(it.delivery.bytes)).sum();
+        let bytes = UNANSWERED_BYTES_MAX.saturating_sub(known.unanswered_bytes as u64);
+        let bytes = bytes.saturating_sub(waiting_bytes).max(is_idle.into());
         let credit = (known.terms.prefetch as usize).saturating_sub(under_way);
-        if credit > 0 && !is_heavy {
+        if credit > 0 && bytes > 0 {
             let mut deliveries = std::mem::take(&mut self.queues.deliveries);
             // A member that is none any more gets nothing.
             let _ = self.with_queue(key, |queue, cx| {
-                queue.poll(group, member, credit, &mut deliveries, cx)
+                queue.poll_within(group, member, (credit, bytes), &mut deliveries, cx)
             });
             for delivery in deliveries.drain(..) {
                 let content = self.content(key, delivery.id);
