@@ -52,8 +52,9 @@ impl Queue {
         self.poll_within(group, member, (credit, u64::MAX), out, cx)
     }
 
-    /// [`Self::poll`] for up to `credit` messages, and none any more once they have `bytes`: the last
-    /// one may be larger than what is left. If bytes ran out, nothing says when there are more.
+    /// [`Self::poll`] for up to `credit` messages, and none any more once they have `bytes`: the
+    /// last one may be larger than what is left. If bytes ran out, nothing says when there are
+    /// more.
     ///
     /// # Errors
     /// When there is no such group or member.

@@ -1,6 +1,6 @@
 //! Dead letters: to `$dlq/<queue>`, and back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use ahash::RandomState;
 use dunlin_packets::{Properties, PropertiesBuf};
@@ -25,8 +25,12 @@ pub(super) struct Undertaking {
     unburied: Vec<(QueueKey, Dead)>,
     /// Why consumers rejected them.
     reject_reasons: HashMap<(QueueKey, GroupId, MessageId), Box<str>, RandomState>,
-    /// Dead letters that are being read to be put back, however often that is asked for.
+    /// Dead letters that are to be read and put back, however often that is asked for.
     pub(super) redriven: BTreeMap<(QueueKey, MessageId), Redriven>,
+    /// Those that have not been asked for yet.
+    pub(super) unread: VecDeque<(QueueKey, MessageId)>,
+    /// How many are being read.
+    pub(super) being_read: usize,
 }
 
 /// A dead letter that is to be put back.
@@ -173,19 +177,25 @@ impl<T: Transport> Worker<T> {
             Some(id) => vec![id],
             None => slot.queue.first_ids(REDRIVEN_MAX),
         };
-        let mut receipt = Receipt::default();
+        let mut done = Ok(Receipt::default());
         for id in ids {
             let Some(content) = self.content(graves, id) else {
                 self.load_redriven(graves, origin, id);
                 continue;
             };
-            let done = self.redrive_content(graves, origin, id, &content);
+            let result = self.redrive_content(graves, origin, id, &content);
             self.pool.release(content.message);
-            let done = done?;
-            receipt.is_recorded |= done.is_recorded;
-            receipt.must_sync |= done.must_sync;
+            done = done.and_then(|all: Receipt| {
+                let Receipt { is_recorded, must_sync } = result?;
+                let is_recorded = all.is_recorded || is_recorded;
+                Ok(Receipt { is_recorded, must_sync: all.must_sync || must_sync })
+            });
+            if done.is_err() {
+                break;
+            }
         }
-        Ok(receipt)
+        self.read_redriven();
+        done
     }
 
     /// Puts one dead letter back, in one frame with its end as such.

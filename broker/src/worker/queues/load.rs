@@ -6,7 +6,7 @@ use dunlin_queue::{MessageFields, MessageRef};
 
 use super::QueueKey;
 use super::contents::Content;
-use super::dead::Redriven;
+use super::dead::{Redriven, Undertaking};
 use crate::store::record::QueueContent;
 use crate::store::{Loaded, Unread, Wanted};
 use crate::worker::{Transport, Worker};
@@ -17,6 +17,9 @@ const NUMBERS_FROM: u64 = 1 << 63;
 
 /// Bytes of a stored piece of the index.
 const CHUNK_BYTES: usize = 6144;
+
+/// Dead letters that are read at a time to be put back.
+const REDRIVES_AT_ONCE: usize = 16;
 
 /// Who waits for something that is being read.
 #[derive(Clone, Copy, Debug)]
@@ -69,27 +72,41 @@ impl<T: Transport> Worker<T> {
 
     /// Asks for a dead letter that is to be put back.
     pub(super) fn load_redriven(&mut self, graves: QueueKey, origin: QueueKey, id: MessageId) {
-        let redriven = &mut self.queues.undertaking.redriven;
+        let Undertaking { redriven, unread, .. } = &mut self.queues.undertaking;
         if redriven.insert((graves, id), Redriven { origin, is_away: false }).is_none() {
+            unread.push_back((graves, id));
+        }
+    }
+
+    /// Asks for dead letters that are to be put back, a few at a time: they may be large.
+    pub(super) fn read_redriven(&mut self) {
+        while self.queues.undertaking.being_read < REDRIVES_AT_ONCE {
+            let undertaking = &mut self.queues.undertaking;
+            let Some((graves, id)) = undertaking.unread.pop_front() else { return };
+            let Some(Redriven { origin, .. }) = undertaking.redriven.get(&(graves, id)).copied()
+            else {
+                continue;
+            };
+            undertaking.being_read += 1;
             self.load(graves, Loading::Redriven(origin, id), id);
         }
     }
 
     /// A piece of the index is there: dead letters in it are asked for again.
     fn redrive_again(&mut self, graves: QueueKey) {
-        let mut again = Vec::new();
-        for (&(of, id), redriven) in &mut self.queues.undertaking.redriven {
+        let Undertaking { redriven, unread, .. } = &mut self.queues.undertaking;
+        for (&(of, id), redriven) in redriven {
             if of == graves && std::mem::take(&mut redriven.is_away) {
-                again.push((redriven.origin, id));
+                unread.push_back((graves, id));
             }
         }
-        for (origin, id) in again {
-            self.load(graves, Loading::Redriven(origin, id), id);
-        }
+        self.read_redriven();
     }
 
     fn end_redrive(&mut self, graves: QueueKey, id: MessageId) {
-        self.queues.undertaking.redriven.remove(&(graves, id));
+        let undertaking = &mut self.queues.undertaking;
+        undertaking.being_read = undertaking.being_read.saturating_sub(1);
+        undertaking.redriven.remove(&(graves, id));
     }
 
     fn load(&mut self, key: QueueKey, what: Loading, id: MessageId) {
@@ -153,6 +170,7 @@ impl<T: Transport> Worker<T> {
                 }
             }
         }
+        self.read_redriven();
         None
     }
 
@@ -215,7 +233,9 @@ impl<T: Transport> Worker<T> {
             }
             Loading::Dead(dead) => self.bury_later(key, dead),
             Loading::Redriven(_, id) => {
-                if let Some(it) = self.queues.undertaking.redriven.get_mut(&(key, id)) {
+                let undertaking = &mut self.queues.undertaking;
+                undertaking.being_read = undertaking.being_read.saturating_sub(1);
+                if let Some(it) = undertaking.redriven.get_mut(&(key, id)) {
                     it.is_away = true;
                 }
             }
