@@ -81,6 +81,8 @@ pub(super) struct Cleaner<F> {
     /// it.
     bytes_min: u64,
     patience: u64,
+    /// What was alive then.
+    patience_live: u64,
     /// And until when: meanwhile more of it may have died.
     patience_until: Time,
     /// Segments before this address are cleaned whether it is worth it or not.
@@ -105,6 +107,7 @@ impl<F: ReadFile> Cleaner<F> {
             passage_moved: 0,
             bytes_min,
             patience: 0,
+            patience_live: 0,
             patience_until: Time::default(),
             asked_up_to: 0,
             is_short: false,
@@ -159,7 +162,7 @@ impl<F: ReadFile> Cleaner<F> {
         &mut self,
         log: &mut Log<B>,
         announced: u64,
-        moved: u64,
+        (live, moved): (u64, u64),
         now: Time,
     ) -> Result<u64, LogError> {
         self.note_ready(moved);
@@ -176,6 +179,7 @@ impl<F: ReadFile> Cleaner<F> {
         // Most of it was alive: not again before there is more to win.
         let is_worthwhile = moved < looked_at - looked_at / 4;
         self.patience = if is_worthwhile { 0 } else { log.bytes() + PATIENCE_FACTOR * looked_at };
+        self.patience_live = live;
         self.patience_until = now.plus_millis(PATIENCE_MS);
         Ok(count as u64)
     }
@@ -261,11 +265,75 @@ impl<F: ReadFile> Cleaner<F> {
 
     /// Whether a log of so many bytes is to be cleaned.
     fn is_worthwhile(&mut self, bytes: u64, live: u64, moved: u64, now: Time) -> bool {
-        let is_far_above =
-            bytes > live.saturating_mul(IMPATIENCE_FACTOR) && moved - self.passage_moved <= live;
+        // Or what was alive when there was reason for patience is not any more.
+        let has_died = live < self.patience_live / 2;
+        let is_far_above = bytes > live.saturating_mul(IMPATIENCE_FACTOR)
+            && (has_died || moved - self.passage_moved <= live);
         if is_far_above || now >= self.patience_until {
             self.patience = 0;
         }
         bytes > self.bytes_min.max(live.saturating_mul(GARBAGE_FACTOR)).max(self.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_storage::{Damage, LogOptions, MemoryBackend, set_address};
+
+    use super::*;
+
+    const PAYLOAD: u64 = 1000;
+
+    /// A log with so many segments of one frame each.
+    fn log_of(segments: usize) -> Log<MemoryBackend> {
+        let options = LogOptions { segment_bytes: 0, ..LogOptions::default() };
+        let opened = Log::open(MemoryBackend::new(), options, Damage::Refuse);
+        let (mut log, _) = opened.expect("a log");
+        for _ in 0..segments {
+            let mut frame = vec![0; PAYLOAD as usize + 32];
+            set_address(&mut frame, log.end());
+            log.append(&mut [frame]).expect("room");
+        }
+        log
+    }
+
+    fn cleaner() -> Cleaner<<MemoryBackend as Backend>::File> {
+        let mut cleaner = Cleaner::new(1, 0);
+        // So that one segment is cleaned at a time.
+        cleaner.set_short_of_space(true);
+        cleaner
+    }
+
+    #[test]
+    fn patience_with_what_is_alive_ends_when_it_dies() {
+        let (mut log, mut cleaner) = (log_of(20), cleaner());
+        let now = Time::from_millis(1_000_000);
+        let live = 4 * PAYLOAD;
+        let chunk = cleaner.next_chunk(&log, live, 0, now).expect("a log").expect("a chunk");
+        assert_eq!(chunk.frames.len(), 1, "where space is short");
+        cleaner.on_submission(0, chunk.number, log.end());
+        // All of it was alive, and more.
+        let (end, moved) = (log.end(), 5 * PAYLOAD);
+        assert_eq!(cleaner.remove_clean(&mut log, end, (live, moved), now), Ok(1));
+        assert!(cleaner.next_chunk(&log, live, moved, now).expect("a log").is_none());
+        assert!(cleaner.next_chunk(&log, live / 4, moved, now).expect("a log").is_some());
+    }
+
+    #[test]
+    fn there_is_no_patience_before_as_much_was_moved_as_is_alive() {
+        let (mut log, mut cleaner) = (log_of(40), cleaner());
+        let now = Time::from_millis(1_000_000);
+        let (live, mut moved) = (4 * PAYLOAD, 0);
+        for removed in 0..20 {
+            let Some(chunk) = cleaner.next_chunk(&log, live, moved, now).expect("a log") else {
+                assert_eq!(removed, 5, "one more than is alive");
+                return;
+            };
+            cleaner.on_submission(0, chunk.number, log.end());
+            moved += PAYLOAD;
+            let end = log.end();
+            assert_eq!(cleaner.remove_clean(&mut log, end, (live, moved), now), Ok(1));
+        }
+        panic!("it goes on for ever");
     }
 }

@@ -264,9 +264,10 @@ impl<B: Backend> Writer<B> {
     fn clean(&mut self, announced: u64, now: Time) -> Result<Option<Arc<Chunk>>, LogError> {
         self.cleaner.set_short_of_space(self.port.settled_state() == LogState::Full);
         let moved = self.port.figures.moved.load(Ordering::Relaxed);
-        let removed = self.cleaner.remove_clean(&mut self.log, announced, moved, now)?;
+        let live = self.port.live();
+        let removed = self.cleaner.remove_clean(&mut self.log, announced, (live, moved), now)?;
         self.port.figures.removed.fetch_add(removed, Ordering::Relaxed);
-        self.cleaner.next_chunk(&self.log, self.port.live(), moved, now)
+        self.cleaner.next_chunk(&self.log, live, moved, now)
     }
 
     /// Closes and opens the log for new messages.
