@@ -100,13 +100,7 @@ impl Broker {
                 if let Some(kept) = kept {
                     kept.restore(&mut worker, &restored);
                 }
-                let ended = event_loop.run(&mut worker);
-                if let Err(error) = &ended {
-                    tracing::error!(%error, worker = index, "A WORKER HAS FAILED");
-                    // The others would go on without it, and nobody would notice.
-                    std::process::abort();
-                }
-                ended
+                run_worker(&mut event_loop, &mut worker, index)
             })?);
         }
         Ok(Self { shared, addresses, to_workers, store, threads })
@@ -145,6 +139,21 @@ impl Broker {
         }
         self.store.map_or(Ok(()), RunningStore::finish)
     }
+}
+
+/// Runs a worker to its end, which is that of the process if it is one by failure: the others would
+/// go on without it, and nobody would notice.
+fn run_worker(
+    event_loop: &mut EventLoop,
+    worker: &mut Worker<TcpTransport>,
+    index: usize,
+) -> io::Result<()> {
+    let ended = event_loop.run(worker);
+    if let Err(error) = &ended {
+        tracing::error!(%error, worker = index, "A WORKER HAS FAILED");
+        std::process::abort();
+    }
+    ended
 }
 
 /// Ends the process when its thread panics, also where a panic is not the end anyway: a broker
