@@ -100,7 +100,7 @@ impl Broker {
                 if let Some(kept) = kept {
                     kept.restore(&mut worker, &restored);
                 }
-                run_worker(&mut event_loop, &mut worker, index)
+                run_worker(event_loop, &mut worker, index)
             })?);
         }
         Ok(Self { shared, addresses, to_workers, store, threads })
@@ -144,7 +144,7 @@ impl Broker {
 /// Runs a worker to its end, which is that of the process if it is one by failure: the others would
 /// go on without it, and nobody would notice.
 fn run_worker(
-    event_loop: &mut EventLoop,
+    event_loop: EventLoop,
     worker: &mut Worker<TcpTransport>,
     index: usize,
 ) -> io::Result<()> {
