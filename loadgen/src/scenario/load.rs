@@ -222,6 +222,10 @@ impl<'a, 'b> Load<'a, 'b> {
         loop {
             let now = self.cx.clock.now_ns();
             if now >= end {
+                // What was due since we last looked is part of the load as well.
+                if self.cx.params.rate > 0.0 {
+                    self.send_scheduled(end);
+                }
                 return Ok(());
             }
             self.open_guests(now)?;
@@ -372,11 +376,17 @@ impl<'a, 'b> Load<'a, 'b> {
         self.scheduled.saturating_sub(sent)
     }
 
+    /// Whether acknowledgements are under way that the scenario wants the times of.
+    fn is_unacknowledged(&self) -> bool {
+        self.acknowledged.is_some()
+            && self.publishers.iter().any(|publisher| !publisher.waiting.is_empty())
+    }
+
     /// Sends what was due, and waits for what is under way.
     fn drain(&mut self) -> io::Result<()> {
         let started = self.cx.clock.now_ns();
         let (mut received, mut since) = (self.audit.received(), started);
-        while !self.audit.is_complete() || self.unsent() > 0 {
+        while !self.audit.is_complete() || self.unsent() > 0 || self.is_unacknowledged() {
             let now = self.cx.clock.now_ns();
             if now - since > QUIET_NS || now - started > DRAIN_MAX_NS {
                 return Ok(());
