@@ -39,6 +39,10 @@ pub enum DeadReason {
     Rejected,
 }
 
+/// A bit in [`Change::Attempts`]: a consumer has rejected the message, which is not a dead letter
+/// yet.
+pub const REJECTED: u32 = 1 << 31;
+
 /// One fact that has to survive a crash. All that one call makes belong in one frame of the log: a
 /// crash must leave all of them or none. [`Restoring`](super::Restoring) takes them in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +89,8 @@ pub enum Change {
         /// How often the cursor had been set by hand.
         seeks: u32,
     },
-    /// So many deliveries to the group have failed; the highest number holds.
+    /// So many deliveries to the group have failed; the highest number holds. With [`REJECTED`] in
+    /// it a consumer has rejected the message: it is not delivered again, also after a crash.
     Attempts {
         /// Which group.
         group: GroupId,

@@ -8,7 +8,7 @@ use super::group::Owner;
 use super::leases::Lease;
 use super::limits::{AHEAD_MAX, CHUNK_LEN};
 use super::queue::{Context, Queue};
-use super::{Action, Commit, DeadReason, GroupId, MemberId, MessageId, Mode, Refused};
+use super::{Action, Commit, DeadReason, GroupId, MemberId, MessageId, Mode, REJECTED, Refused};
 
 /// A message for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +197,7 @@ impl Queue {
             true => 0,
             false => claims.failed.remove(&id.offset).unwrap_or(0),
         };
+        let (failed, is_rejected) = (failed & !REJECTED, failed & REJECTED != 0);
         let attempts_max = self.config.attempts_max;
         let lease = Lease {
             offset: id.offset,
@@ -206,9 +207,10 @@ impl Queue {
             key: meta.key,
             priority: meta.priority,
         };
-        if attempts_max != 0 && failed >= attempts_max {
-            // It had used them up before a crash.
-            self.die(at, id, &lease, DeadReason::Exhausted, failed, cx);
+        if is_rejected || attempts_max != 0 && failed >= attempts_max {
+            // It was as good as dead before a crash.
+            let reason = if is_rejected { DeadReason::Rejected } else { DeadReason::Exhausted };
+            self.die(at, id, &lease, reason, failed, cx);
             return;
         }
         claims.leases.insert(lease);

@@ -37,7 +37,7 @@ mod settled;
 mod stats;
 mod timer;
 
-pub use change::{Action, Change, DeadReason, GroupId, MemberId, MessageId, Refused};
+pub use change::{Action, Change, DeadReason, GroupId, MemberId, MessageId, REJECTED, Refused};
 pub use chunk::IndexPool;
 pub use config::{BadConfig, Config, FullPolicy, Mode, Retention};
 pub use consume::Delivery;

@@ -10,7 +10,7 @@ use super::group::{Group, Lane};
 use super::index::Look;
 use super::queue::{Context, Queue};
 use super::rows::{Done, Read, Rows};
-use super::{BadConfig, Change, Commit, Config, GroupId, MessageId, Mode};
+use super::{BadConfig, Change, Commit, Config, DeadReason, GroupId, MessageId, Mode, REJECTED};
 
 #[derive(Debug, Default)]
 pub(crate) struct RestoredPartition {
@@ -288,7 +288,10 @@ fn snapshot_work(group: GroupId, partition: u16, lane: &Lane, end: u64, changes:
     }
     let failed = claims.failed.iter().map(|(&offset, &attempts)| (offset, attempts));
     let leased = claims.leases.iter().map(|lease| (lease.offset, lease.attempt - 1));
-    let dying = claims.dying.iter().map(|(&offset, dying)| (offset, dying.attempts));
+    let dying = claims.dying.iter().map(|(&offset, dying)| {
+        let flag = if dying.reason == DeadReason::Rejected { REJECTED } else { 0 };
+        (offset, dying.attempts | flag)
+    });
     for (offset, attempts) in failed.chain(leased).chain(dying).filter(|&(_, tries)| tries > 0) {
         let id = MessageId { partition, offset };
         changes.push(Change::Attempts { group, id, attempts });

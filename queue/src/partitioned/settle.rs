@@ -7,7 +7,8 @@ use super::limits::{DELAY_MS_MAX, PRIORITIES};
 use super::queue::{Context, Queue};
 use super::settled::Settled;
 use super::{
-    Action, Change, Commit, DeadReason, GroupId, MemberId, MessageId, Mode, Refused, Start,
+    Action, Change, Commit, DeadReason, GroupId, MemberId, MessageId, Mode, REJECTED, Refused,
+    Start,
 };
 
 impl Queue {
@@ -98,8 +99,8 @@ impl Queue {
             Mode::Work => {
                 let lease = self.end_lease(at, id, cx).ok_or(Refused::NotLeased)?;
                 let attempts = lease.attempt;
-                // Should a crash come before it is buried, it has had this attempt.
-                cx.changes.push(Change::Attempts { group, id, attempts });
+                // Should a crash come before it is buried, it is as dead.
+                cx.changes.push(Change::Attempts { group, id, attempts: attempts | REJECTED });
                 self.die(at, id, &lease, DeadReason::Rejected, attempts, cx);
             }
             Mode::Stream => self.read(at, id, cx),

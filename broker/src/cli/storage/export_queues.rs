@@ -4,7 +4,7 @@ use std::io::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use dunlin_queue::partitioned::{Change, Commit, GroupId, Mode, RestoredMessage};
+use dunlin_queue::partitioned::{Change, Commit, GroupId, Mode, REJECTED, RestoredMessage};
 
 use super::directory::Kept;
 use super::export::{described, millis, put};
@@ -103,9 +103,11 @@ fn message_line(
     let groups = || queue.groups.iter().map(|group| group.group);
     let (settled, others): (Vec<GroupId>, Vec<GroupId>) =
         groups().partition(|&group| restoring.is_settled(group, id));
-    let failed = others
-        .into_iter()
-        .map(|group| FailedLine { group: group.0, attempts: restoring.attempts(group, id) });
+    let failed = others.into_iter().map(|group| {
+        let attempts = restoring.attempts(group, id);
+        let rejected = attempts & REJECTED != 0;
+        FailedLine { group: group.0, attempts: attempts & !REJECTED, rejected }
+    });
     Ok(QueueMessageLine {
         queue: queue.qid,
         partition: id.partition,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_queue::partitioned::{Change, GroupId, MessageId};
+use dunlin_queue::partitioned::{Change, GroupId, MessageId, REJECTED};
 use dunlin_storage::{DiskBackend, LogError};
 
 use super::line::{QueueLine, QueueMessageLine};
@@ -115,7 +115,8 @@ fn write_message(
         log.queue_change(qid, &Change::Settled { group, partition, from, to })?;
     }
     for failed in &line.failed {
-        let (group, attempts) = (GroupId(failed.group), failed.attempts);
+        let group = GroupId(failed.group);
+        let attempts = failed.attempts | if failed.rejected { REJECTED } else { 0 };
         log.queue_change(qid, &Change::Attempts { group, id, attempts })?;
     }
     Ok(())

@@ -270,4 +270,7 @@ pub(super) struct QueueMessageLine {
 pub(super) struct FailedLine {
     pub(super) group: u32,
     pub(super) attempts: u32,
+    /// The last of them was: it is a dead letter as soon as it can be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rejected: bool,
 }
