@@ -35,6 +35,21 @@ enum Step {
 }
 
 impl Queue {
+    /// Whether a delivery is still its member's: while its message was read it may have been settled
+    /// or taken back.
+    #[must_use]
+    pub fn is_out(&self, group: GroupId, member: MemberId, delivery: &Delivery) -> bool {
+        let Delivery { id, attempt, generation, .. } = *delivery;
+        let lane = self.group_at(group).ok().and_then(|at| {
+            let lane = self.groups[at].lanes.get(usize::from(id.partition))?;
+            let is_owned = lane.owner.member() == Some(member) && lane.generation == generation;
+            (is_owned && !lane.is_settled(id.offset)).then_some(lane)
+        });
+        let Some(lane) = lane else { return false };
+        let lease = lane.claims.as_ref().and_then(|claims| claims.leases.get(id.offset));
+        self.config.mode == Mode::Stream || lease.is_some_and(|lease| lease.attempt == attempt)
+    }
+
     /// Appends to `out` up to `credit` messages for a member, from the partitions it owns in turn.
     /// If it gave fewer, [`Action::Ready`] says when there are more.
     ///

@@ -55,6 +55,12 @@ impl Leases {
         self.places.contains_key(&offset)
     }
 
+    /// The lease of a message.
+    pub(crate) fn get(&self, offset: u64) -> Option<&Lease> {
+        let place = *self.places.get(&offset)?;
+        self.nodes.get(place as usize).map(|node| &node.lease)
+    }
+
     /// When the next one ends.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Time> {

@@ -33,6 +33,8 @@ pub(super) struct Waiting {
     pub(super) content: Option<Content>,
     /// It is being read.
     pub(super) is_asked: bool,
+    /// It has waited for that, or for others.
+    pub(super) is_late: bool,
 }
 
 /// A delivery that a session has.
@@ -87,7 +89,7 @@ impl<T: Transport> Worker<T> {
             });
             for delivery in deliveries.drain(..) {
                 let content = self.content(key, delivery.id);
-                let waiting = Waiting { delivery, content, is_asked: false };
+                let waiting = Waiting { delivery, content, is_asked: false, is_late: false };
                 let slot = self.queues.get_mut(key);
                 if let Some(known) = slot.and_then(|it| it.members.get_mut(&(group, member))) {
                     known.waiting.push_back(waiting);
@@ -118,10 +120,16 @@ impl<T: Transport> Worker<T> {
             if !is_there {
                 break;
             }
-            let Some(Waiting { delivery, content: Some(content), .. }) = known.waiting.pop_front()
+            let Some(Waiting { delivery, content: Some(content), is_late, .. }) =
+                known.waiting.pop_front()
             else {
                 break;
             };
+            if is_late && !slot.queue.is_out(group, member, &delivery) {
+                self.pool.release(content.message);
+                self.queues.list(key, group, member);
+                continue;
+            }
             self.send_one(key, group, member, &delivery, content);
         }
         self.load_waiting(key, group, member);
