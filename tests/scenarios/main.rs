@@ -11,6 +11,7 @@ mod bursts;
 mod connecting;
 mod durability;
 mod expiry;
+mod failed_disk;
 mod flow_control;
 mod full_disk;
 mod hostile;

@@ -350,3 +350,93 @@ fn a_queue_that_is_declared_with_more_partitions_grows_and_keeps_the_order_of_ea
         assert!(of_key.is_sorted(), "{of_key:?}");
     }
 }
+
+/// A broker whose messages are only on disk, and so have to be read before anything can be done with
+/// them.
+fn on_disk_only() -> Settings {
+    let nothing = "0";
+    with_options(&[("durability.memory_per_worker", nothing), ("queues.index_per_worker", nothing)])
+}
+
+/// Sends something about a message, and cuts the power as soon as that is acknowledged.
+fn cut_when_acknowledged(
+    mut sim: Sim,
+    client: &Client,
+    topic: &str,
+    asked: &[(&str, &str)],
+) -> Sim {
+    let mut publishing = Publishing::q1(topic, "", 9);
+    for (name, value) in asked {
+        publishing = publishing.with(Property::UserProperty(name, value));
+    }
+    client.write(publishing.v5());
+    for _ in 0..100 {
+        sim.turn(0);
+        if client.take().iter().any(|text| text == "PUBACK 9") {
+            return after_power_cut(sim, 1, on_disk_only());
+        }
+        sim.run_storage_step();
+    }
+    panic!("it is never acknowledged")
+}
+
+#[test]
+fn a_rejected_message_is_a_dead_letter_when_that_is_acknowledged_though_it_is_still_to_be_read() {
+    let mut sim = durable(1, on_disk_only());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    let id = user_property(&worker.take()[0], "message-id");
+    let asked = [("message-id", &id[..]), ("group-id", "g")];
+    let mut sim = cut_when_acknowledged(sim, &worker, "$queue/jobs/$reject", &asked);
+    let (_worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", GROUP);
+    assert_eq!(came, [""; 0]);
+    let (_doctor, letters) = consumer_of(&mut sim, "d", "$dlq/jobs", GROUP);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(user_property(&letters[0], "x-dead-reason"), "rejected");
+    assert_eq!(user_property(&letters[0], "x-dead-attempts"), "1");
+}
+
+#[test]
+fn a_dead_letter_is_back_in_its_queue_when_that_is_acknowledged_though_it_is_still_to_be_read() {
+    let mut sim = durable(1, on_disk_only());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    let id = user_property(&worker.take()[0], "message-id");
+    let asked = [("message-id", &id[..]), ("group-id", "g")];
+    assert_eq!(verb(&mut sim, &worker, "$queue/jobs/$reject", &asked), "PUBACK 9");
+    let (doctor, letters) = consumer_of(&mut sim, "d", "$dlq/jobs", GROUP);
+    let id = user_property(&letters[0], "message-id");
+    worker.drop_connection(&mut sim);
+    let asked = [("message-id", &id[..])];
+    let mut sim = cut_when_acknowledged(sim, &doctor, "$dlq/jobs/$redrive", &asked);
+    let (_worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", GROUP);
+    assert_eq!(came.len(), 1, "it was acknowledged");
+    let (_doctor, letters) = consumer_of(&mut sim, "d", "$dlq/jobs", GROUP);
+    assert_eq!(letters, [""; 0]);
+}
+
+#[test]
+fn a_message_that_was_settled_while_it_was_read_again_is_not_delivered() {
+    let mut sim = durable(1, on_disk_only());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    let id = user_property(&worker.take()[0], "message-id");
+    // Again at once, but it has to be read first.
+    let asked = [("message-id", &id[..]), ("group-id", "g"), ("delay", "0")];
+    let with = |topic, id| {
+        let properties = asked.iter();
+        properties.fold(Publishing::q1(topic, "", id), |publishing, (name, value)| {
+            publishing.with(Property::UserProperty(name, value))
+        })
+    };
+    worker.write(with("$queue/jobs/$nack", 1).v5());
+    sim.turn(0);
+    sim.turn(0);
+    worker.write(with("$queue/jobs/$ack", 2).v5());
+    sim.turn(0);
+    sim.run();
+    assert_eq!(worker.take(), ["PUBACK 1", "PUBACK 2"]);
+}

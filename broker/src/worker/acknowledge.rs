@@ -21,6 +21,8 @@ pub(super) struct Acknowledgement {
     pub(super) code: ReasonCode,
     /// Why, for people.
     pub(super) reason: &'static str,
+    /// It is refused now, and may be taken later.
+    pub(super) is_for_now: bool,
 }
 
 impl Acknowledgement {
@@ -31,7 +33,8 @@ impl Acknowledgement {
         packet_id: PacketId,
         qos: QoS,
     ) -> Self {
-        Self { publisher, session, packet_id, qos, code: ReasonCode::Success, reason: "" }
+        let (code, reason, is_for_now) = (ReasonCode::Success, "", false);
+        Self { publisher, session, packet_id, qos, code, reason, is_for_now }
     }
 
     pub(super) fn with_code(self, code: ReasonCode) -> Self {
@@ -40,7 +43,8 @@ impl Acknowledgement {
 
     /// Of a publication that is refused.
     pub(super) fn refused(self, refusal: Refusal) -> Self {
-        Self { code: refusal.code, reason: refusal.reason, ..self }
+        let Refusal { code, reason, is_for_now } = refusal;
+        Self { code, reason, is_for_now, ..self }
     }
 
     /// As [`Self::refused`], if there is a refusal.
@@ -63,7 +67,7 @@ impl<T: Transport> Worker<T> {
         level: Level,
         may_be_kept: bool,
     ) {
-        let Acknowledgement { publisher, session: key, packet_id, qos, code, reason } = ack;
+        let Acknowledgement { publisher, session: key, packet_id, qos, code, reason, .. } = ack;
         let Some(journal) = &mut self.journal else { return };
         if let Some(held) = journal.held.get_mut(&publisher.conn) {
             held.pending = held.pending.saturating_sub(1);
@@ -130,7 +134,7 @@ impl<T: Transport> Worker<T> {
         if self.ends_instead(&ack) {
             return;
         }
-        let Acknowledgement { publisher, session, packet_id, qos, code, reason } = ack;
+        let Acknowledgement { publisher, session, packet_id, qos, code, reason, .. } = ack;
         let Some(session) = self.sessions.resolve(session) else { return };
         let slot = self.sessions.get_mut(session);
         let Some(conn) = self.conns.get_mut(publisher.conn) else { return };
@@ -147,8 +151,7 @@ impl<T: Transport> Worker<T> {
     /// Before 5.0 a client cannot be told that what it sent is not kept now and may be later: its
     /// connection ends, so that it sends it again.
     fn ends_instead(&mut self, ack: &Acknowledgement) -> bool {
-        let is_for_now = !ack.reason.is_empty() && ack.code == ReasonCode::QuotaExceeded;
-        let Some(session) = self.sessions.resolve(ack.session).filter(|_| is_for_now) else {
+        let Some(session) = self.sessions.resolve(ack.session).filter(|_| ack.is_for_now) else {
             return false;
         };
         let slot = self.sessions.get_mut(session);
@@ -160,6 +163,24 @@ impl<T: Transport> Worker<T> {
         slot.session.forget_received(ack.packet_id);
         self.disconnect(ack.publisher.conn, ack.code, ack.reason);
         true
+    }
+
+    /// A QoS 2 publication has come again. It is acknowledged when it is safe, as it may still be on
+    /// its way; once the log has failed, nobody knows whether it is.
+    pub(super) fn on_repeated(&mut self, publisher: Publisher, packet_id: PacketId) {
+        let qos = QoS::ExactlyOnce;
+        match self.log_refusal() {
+            Some(code) if code != ReasonCode::QuotaExceeded => {
+                return self.refuse_publish(publisher, Some(packet_id), qos, code);
+            }
+            _ => {}
+        }
+        let session = self.sessions.key(self.index, publisher.session);
+        let ack = Acknowledgement::new(publisher, session, packet_id, qos);
+        match self.journal {
+            Some(_) => self.acknowledge_in_turn(ack),
+            None => self.acknowledge(ack),
+        }
     }
 
     /// Acknowledges behind everything that came before from anybody.

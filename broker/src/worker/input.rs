@@ -2,11 +2,10 @@
 
 use std::io::ErrorKind;
 
-use dunlin_packets::{ConnectError, Frame, Kind, Packet, PacketError, QoS, ReasonCode, Version};
+use dunlin_packets::{ConnectError, Frame, Kind, Packet, PacketError, ReasonCode, Version};
 use dunlin_queue::Time;
 use dunlin_session::{Action, Context, Offer, Refusal};
 
-use super::acknowledge::Acknowledgement;
 use super::conn::{ConnId, Peer, Phase};
 use super::deliver::Publisher;
 use super::sessions::SessionId;
@@ -286,15 +285,7 @@ impl<T: Transport> Worker<T> {
                 }
             }
             Action::Repeated { packet_id } => {
-                let publisher = Publisher { session, conn: id };
-                let session = self.sessions.key(self.index, session);
-                let qos = QoS::ExactlyOnce;
-                let ack = Acknowledgement::new(publisher, session, packet_id, qos);
-                if self.journal.is_some() {
-                    self.acknowledge_in_turn(ack);
-                } else {
-                    self.acknowledge(ack);
-                }
+                self.on_repeated(Publisher { session, conn: id }, packet_id);
             }
             Action::Complete { packet_id, is_known } => {
                 self.complete_when_safe(id, session, packet_id, is_known);

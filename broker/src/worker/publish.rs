@@ -97,7 +97,7 @@ impl<T: Transport> Worker<T> {
     /// The log takes nothing, and the message would have to be in it. Before 5.0 a client can only
     /// be told by the end of its connection.
     #[cold]
-    fn refuse_publish(
+    pub(super) fn refuse_publish(
         &mut self,
         publisher: Publisher,
         packet_id: Option<PacketId>,

@@ -10,7 +10,7 @@ use dunlin_queue::partitioned::{GroupId, MessageId};
 use super::contents::Content;
 use super::enqueue::Terms;
 use super::load::Dead;
-use super::publish::Receipt;
+use super::publish::{Asker, Receipt};
 use super::{QueueKey, Refusal};
 use crate::queues::{DeadInfo, MessageTerms, QueueName, alive_properties, dead_properties};
 use crate::worker::{Transport, Worker};
@@ -33,12 +33,14 @@ pub(super) struct Undertaking {
     pub(super) being_read: usize,
 }
 
-/// A dead letter that is to be put back.
-#[derive(Clone, Copy, Debug)]
+/// A dead letter that is to be put back when it has been read.
+#[derive(Debug)]
 pub(super) struct Redriven {
     pub(super) origin: QueueKey,
     /// Its piece of the index is being read.
     pub(super) is_away: bool,
+    /// Who asked for this one, and from which worker.
+    pub(super) askers: Vec<(usize, Asker)>,
 }
 
 impl<T: Transport> Worker<T> {
@@ -161,6 +163,7 @@ impl<T: Transport> Worker<T> {
         &mut self,
         graves: QueueKey,
         one: Option<MessageId>,
+        asker: (usize, Asker),
     ) -> Result<Receipt, Refusal> {
         let gone = Refusal::bad_topic("there is no such queue");
         let slot = self.queues.get(graves).ok_or(gone)?;
@@ -180,15 +183,18 @@ impl<T: Transport> Worker<T> {
         let mut done = Ok(Receipt::default());
         for id in ids {
             let Some(content) = self.content(graves, id) else {
-                self.load_redriven(graves, origin, id);
+                // Of many nobody waits for the last.
+                let asker = one.is_some().then_some(asker);
+                done = done.map(|all| Receipt { is_later: asker.is_some(), ..all });
+                self.load_redriven(graves, origin, id, asker);
                 continue;
             };
             let result = self.redrive_content(graves, origin, id, &content);
             self.pool.release(content.message);
             done = done.and_then(|all: Receipt| {
-                let Receipt { is_recorded, must_sync } = result?;
+                let Receipt { is_recorded, must_sync, .. } = result?;
                 let is_recorded = all.is_recorded || is_recorded;
-                Ok(Receipt { is_recorded, must_sync: all.must_sync || must_sync })
+                Ok(Receipt { is_recorded, must_sync: all.must_sync || must_sync, ..all })
             });
             if done.is_err() {
                 break;

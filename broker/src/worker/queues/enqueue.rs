@@ -147,8 +147,7 @@ impl<T: Transport> Worker<T> {
     fn refusal_of_space(&self, key: QueueKey, message: &MessageRef) -> Option<Refusal> {
         let level = self.queues.get(key)?.level;
         if self.journal.is_some() && level != Level::Memory {
-            let code = self.log_refusal()?;
-            return Some(Refusal::new(code, "the storage takes no more"));
+            return self.refusal_of_log_for(key);
         }
         let bytes = self.queues.only_bytes + self.pool.get(message).len();
         let is_full = bytes > self.shared.settings.queues.memory_bytes;
@@ -192,7 +191,7 @@ impl<T: Transport> Worker<T> {
             let level = self.queues.get(key).map_or(Level::Fsync, |slot| slot.level);
             let must_sync = level == Level::Fsync;
             journal.wait_for_frame(must_sync);
-            return Receipt { is_recorded: true, must_sync };
+            return Receipt { is_recorded: true, must_sync, is_later: false };
         }
         let Self { queues, now, .. } = self;
         let (changes, actions, index) =

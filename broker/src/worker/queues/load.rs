@@ -4,9 +4,10 @@ use dunlin_packets::{Properties, QoS};
 use dunlin_queue::partitioned::{DeadReason, GroupId, Located, MemberId, MessageId};
 use dunlin_queue::{MessageFields, MessageRef};
 
-use super::QueueKey;
 use super::contents::Content;
 use super::dead::{Redriven, Undertaking};
+use super::publish::{Asker, Receipt};
+use super::{QueueKey, Refusal};
 use crate::store::record::QueueContent;
 use crate::store::{Loaded, Unread, Wanted};
 use crate::worker::{Transport, Worker};
@@ -56,6 +57,7 @@ impl<T: Transport> Worker<T> {
         let Some(known) = slot.members.get_mut(&(group, member)) else { return };
         let mut wanted = Vec::new();
         for waiting in &mut known.waiting {
+            waiting.is_late = true;
             if waiting.content.is_none() && !std::mem::replace(&mut waiting.is_asked, true) {
                 wanted.push(waiting.delivery.id);
             }
@@ -70,12 +72,20 @@ impl<T: Transport> Worker<T> {
         self.load(key, Loading::Dead(dead), dead.id);
     }
 
-    /// Asks for a dead letter that is to be put back.
-    pub(super) fn load_redriven(&mut self, graves: QueueKey, origin: QueueKey, id: MessageId) {
+    /// Asks for a dead letter that is to be put back, for somebody who waits for that.
+    pub(super) fn load_redriven(
+        &mut self,
+        graves: QueueKey,
+        origin: QueueKey,
+        id: MessageId,
+        asker: Option<(usize, Asker)>,
+    ) {
         let Undertaking { redriven, unread, .. } = &mut self.queues.undertaking;
-        if redriven.insert((graves, id), Redriven { origin, is_away: false }).is_none() {
+        let redriven = redriven.entry((graves, id)).or_insert_with(|| {
             unread.push_back((graves, id));
-        }
+            Redriven { origin, is_away: false, askers: Vec::new() }
+        });
+        redriven.askers.extend(asker);
     }
 
     /// Asks for dead letters that are to be put back, a few at a time: they may be large.
@@ -83,10 +93,10 @@ impl<T: Transport> Worker<T> {
         while self.queues.undertaking.being_read < REDRIVES_AT_ONCE {
             let undertaking = &mut self.queues.undertaking;
             let Some((graves, id)) = undertaking.unread.pop_front() else { return };
-            let Some(Redriven { origin, .. }) = undertaking.redriven.get(&(graves, id)).copied()
-            else {
+            let Some(Redriven { origin, .. }) = undertaking.redriven.get(&(graves, id)) else {
                 continue;
             };
+            let origin = *origin;
             undertaking.being_read += 1;
             self.load(graves, Loading::Redriven(origin, id), id);
         }
@@ -103,10 +113,12 @@ impl<T: Transport> Worker<T> {
         self.read_redriven();
     }
 
-    fn end_redrive(&mut self, graves: QueueKey, id: MessageId) {
+    fn end_redrive(&mut self, graves: QueueKey, id: MessageId, result: Result<Receipt, Refusal>) {
         let undertaking = &mut self.queues.undertaking;
         undertaking.being_read = undertaking.being_read.saturating_sub(1);
-        undertaking.redriven.remove(&(graves, id));
+        if let Some(redriven) = undertaking.redriven.remove(&(graves, id)) {
+            self.answer_later(redriven.askers, result);
+        }
     }
 
     fn load(&mut self, key: QueueKey, what: Loading, id: MessageId) {
@@ -186,6 +198,8 @@ impl<T: Transport> Worker<T> {
                 self.with_queue(key, |queue, cx| queue.lose_chunk(partition, chunk, cx));
                 self.absorb(key);
                 self.sweep_contents(key);
+                // Who waits for something in it learns that it is gone.
+                self.ask_again(key, partition);
             }
             None => {}
         }
@@ -264,10 +278,11 @@ impl<T: Transport> Worker<T> {
                 self.pool.release(content.message);
             }
             Loading::Redriven(origin, id) => {
-                self.end_redrive(key, id);
-                if let Err(refusal) = self.redrive_content(key, origin, id, &content) {
+                let result = self.redrive_content(key, origin, id, &content);
+                if let Err(refusal) = result {
                     tracing::warn!(reason = refusal.reason, ?id, "a dead letter stays one");
                 }
+                self.end_redrive(key, id, result);
                 self.pool.release(content.message);
             }
             Loading::Chunk(..) => self.pool.release(content.message),
@@ -299,7 +314,10 @@ impl<T: Transport> Worker<T> {
                 let _ = self.with_queue(key, |queue, cx| queue.bury(dead.group, dead.id, cx));
                 self.absorb(key);
             }
-            Loading::Redriven(_, id) => self.end_redrive(key, id),
+            Loading::Redriven(_, id) => {
+                let gone = Refusal::bad_request("there is no such dead letter");
+                self.end_redrive(key, id, Err(gone));
+            }
             Loading::Chunk(..) => {}
         }
     }

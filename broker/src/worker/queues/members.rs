@@ -135,8 +135,8 @@ impl<T: Transport> Worker<T> {
     }
 
     fn create_group(&mut self, key: QueueKey, join: &QueueJoin) -> Result<GroupId, Refusal> {
-        if let Some(code) = self.log_refusal().filter(|_| self.is_durable_queue(key)) {
-            return Err(Refusal::new(code, "the storage takes no more"));
+        if let Some(refusal) = self.refusal_of_log_for(key) {
+            return Err(refusal);
         }
         let start = join.start.unwrap_or(Start::Earliest);
         let made = self.with_queue(key, |queue, cx| queue.create_group(start, join.commit, cx));

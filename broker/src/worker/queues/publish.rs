@@ -50,6 +50,8 @@ pub(super) struct Receipt {
     pub(super) is_recorded: bool,
     /// And synced.
     pub(super) must_sync: bool,
+    /// Nothing has become of it yet: something has to be read first, and then there is an answer.
+    pub(super) is_later: bool,
 }
 
 impl<T: Transport> Worker<T> {
@@ -101,7 +103,7 @@ impl<T: Transport> Worker<T> {
             let publish = QueuePublish { message: copy, asker };
             return self.mail(home, Mail::QueuePublish(Box::new(publish)));
         }
-        let result = self.publish_here(message, &asker);
+        let result = self.publish_here(self.index, message, &asker);
         match ack {
             // Nothing to wait for.
             Some(ack) if number.is_none() => {
@@ -131,17 +133,22 @@ impl<T: Transport> Worker<T> {
         publish: &mut QueuePublish,
     ) {
         let message = self.pool.adopt(&mut publish.message);
-        let result = self.publish_here(message, &publish.asker);
+        let result = self.publish_here(from, message, &publish.asker);
         self.answer_publish(from, &publish.asker, result);
     }
 
     /// Does what a publication to a queue at home here asks for.
-    fn publish_here(&mut self, message: MessageRef, asker: &Asker) -> Result<Receipt, Refusal> {
+    fn publish_here(
+        &mut self,
+        from: usize,
+        message: MessageRef,
+        asker: &Asker,
+    ) -> Result<Receipt, Refusal> {
         let topic = self.pool.get(&message).topic();
         let result = match publish_to(topic) {
             Some(Ok(PublishTo::Message { .. })) => self.enqueue_published(message),
             Some(Ok(PublishTo::Verb { .. })) => {
-                let result = self.on_verb(&message, asker.session);
+                let result = self.on_verb(&message, (from, *asker));
                 self.pool.release(message);
                 result
             }
@@ -150,19 +157,38 @@ impl<T: Transport> Worker<T> {
                 Err(Refusal::bad_topic("not the topic of a queue"))
             }
         };
-        match &result {
+        self.note_result(asker, &result);
+        result
+    }
+
+    fn note_result(&mut self, asker: &Asker, result: &Result<Receipt, Refusal>) {
+        match result {
             Ok(receipt) if receipt.is_recorded => self.record_received(asker.received),
             Ok(_) => {}
             Err(_) => self.counters.drop(DropReason::QueueRefused),
         }
-        result
+    }
+
+    /// What was asked for has been done now, or not.
+    pub(super) fn answer_later(
+        &mut self,
+        askers: Vec<(usize, Asker)>,
+        result: Result<Receipt, Refusal>,
+    ) {
+        for (from, asker) in askers {
+            self.note_result(&asker, &result);
+            self.answer_publish(from, &asker, result);
+        }
     }
 
     /// Tells the worker of the publisher.
     fn answer_publish(&mut self, to: usize, asker: &Asker, result: Result<Receipt, Refusal>) {
         let Some(number) = asker.number else { return };
         let refusal = result.err();
-        let Receipt { is_recorded, must_sync } = result.unwrap_or_default();
+        let Receipt { is_recorded, must_sync, is_later } = result.unwrap_or_default();
+        if is_later {
+            return;
+        }
         let Some(journal) = &mut self.journal else {
             if let Some(conn) = asker.conn {
                 let answered = QueueAnswered { conn, number, refusal };
@@ -213,7 +239,7 @@ impl<T: Transport> Worker<T> {
         });
         let asker = Asker { session: None, number, conn: None, received: None };
         if home == self.index {
-            let result = self.publish_here(message, &asker);
+            let result = self.publish_here(self.index, message, &asker);
             return self.answer_publish(self.index, &asker, result);
         }
         let copy = self.pool.copy(&message);

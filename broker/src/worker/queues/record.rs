@@ -5,7 +5,7 @@ use dunlin_queue::DropReason;
 use dunlin_queue::partitioned::{Change, Context, GroupId, MessageId, Queue};
 
 use super::contents::Contents;
-use super::{GroupSlot, QueueKey, QueueSlot, Queues};
+use super::{GroupSlot, QueueKey, QueueSlot, Queues, Refusal};
 use crate::store::LogState;
 use crate::store::record::{QueueRecord, Record};
 use crate::worker::journal::Journal;
@@ -43,6 +43,12 @@ impl<T: Transport> Worker<T> {
     pub(super) fn is_durable_queue(&self, key: QueueKey) -> bool {
         let has_log = self.journal.as_ref().is_some_and(|it| it.state != LogState::Failed);
         has_log && self.queues.get(key).is_some_and(|slot| slot.level != Level::Memory)
+    }
+
+    /// Why nothing can be kept of a queue that outlives a crash, if that is so.
+    pub(super) fn refusal_of_log_for(&self, key: QueueKey) -> Option<Refusal> {
+        let slot = self.queues.get(key).filter(|slot| slot.level != Level::Memory);
+        slot.and(self.log_refusal()).map(Refusal::of_storage)
     }
 
     /// Has the reader read what was asked for in this turn, all at once.

@@ -9,11 +9,19 @@ pub(in crate::worker) struct Refusal {
     pub(in crate::worker) code: ReasonCode,
     /// For the reason string.
     pub(in crate::worker) reason: &'static str,
+    /// The same may be taken later.
+    pub(in crate::worker) is_for_now: bool,
 }
 
 impl Refusal {
     pub(in crate::worker) const fn new(code: ReasonCode, reason: &'static str) -> Self {
-        Self { code, reason }
+        let is_for_now = matches!(code, ReasonCode::QuotaExceeded);
+        Self { code, reason, is_for_now }
+    }
+
+    /// The log takes nothing, and says so by `code`.
+    pub(in crate::worker) const fn of_storage(code: ReasonCode) -> Self {
+        Self { code, reason: "the storage takes no more", is_for_now: true }
     }
 
     /// The address is none.
@@ -77,6 +85,6 @@ impl From<Refused> for Refusal {
                 (ReasonCode::ImplementationSpecificError, "not possible")
             }
         };
-        Self { code, reason }
+        Self::new(code, reason)
     }
 }

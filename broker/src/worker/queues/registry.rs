@@ -30,8 +30,8 @@ impl<T: Transport> Worker<T> {
         if !is_dead(name) && self.queues.count >= self.shared.settings.queues.max {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "as many queues as there may be"));
         }
-        if self.log_refusal().is_some() {
-            return Err(Refusal::new(ReasonCode::QuotaExceeded, "the storage takes no more"));
+        if let Some(code) = self.log_refusal() {
+            return Err(Refusal::of_storage(code));
         }
         let config = self.queue_config(name);
         Ok(self.create_queue(name, &config))

@@ -1,13 +1,12 @@
 //! `$ack`, `$nack`, `$reject`, `$extend`, `$commit`, `$redrive`: what consumers say by PUBLISH.
 
-use dunlin_packets::Properties;
+use dunlin_packets::{Properties, ReasonCode};
 use dunlin_queue::MessageRef;
 use dunlin_queue::partitioned::{GroupId, MemberId, MessageId, Mode};
 
-use super::publish::Receipt;
+use super::publish::{Asker, Receipt};
 use super::{QueueKey, Refusal};
 use crate::queues::{PublishTo, RedriveTerms, SettleTerms, Verb, publish_to};
-use crate::worker::sessions::SessionKey;
 use crate::worker::settings::Level;
 use crate::worker::{Transport, Worker};
 
@@ -17,7 +16,7 @@ impl<T: Transport> Worker<T> {
     pub(super) fn on_verb(
         &mut self,
         message: &MessageRef,
-        session: Option<SessionKey>,
+        (from, asker): (usize, Asker),
     ) -> Result<Receipt, Refusal> {
         let content = self.pool.get(message);
         let Some(Ok(PublishTo::Verb { queue, verb })) = publish_to(content.topic()) else {
@@ -30,17 +29,19 @@ impl<T: Transport> Worker<T> {
             let terms = terms.map_err(|bad| Refusal::bad_request(bad.0))?;
             let key = self.queues.find(&name);
             let key = key.ok_or(Refusal::bad_topic("there is no such queue"))?;
-            return self.redrive(key, terms.message);
+            self.must_be_safe(key)?;
+            return self.redrive(key, terms.message, (from, asker));
         }
         let terms = SettleTerms::read(properties, queue);
         let terms = terms.map_err(|bad| Refusal::bad_request(bad.0))?;
         let key = self.queues.find(&name);
         let key = key.ok_or(Refusal::bad_topic("there is no such queue"))?;
+        self.must_be_safe(key)?;
         let slot = self.queues.get(key);
         let group = slot.and_then(|slot| slot.find_group(terms.group)).map(|group| group.id);
         let group = group.ok_or(Refusal::from(dunlin_queue::partitioned::Refused::UnknownGroup))?;
         let member = slot
-            .zip(session)
+            .zip(asker.session)
             .and_then(|(slot, session)| slot.by_session.get(&(session, group)).copied());
         let member =
             member.ok_or(Refusal::from(dunlin_queue::partitioned::Refused::UnknownMember))?;
@@ -50,6 +51,15 @@ impl<T: Transport> Worker<T> {
         let revived = if is_lapsed { self.revive_member(key, group, member) } else { None };
         let member = revived.unwrap_or(member);
         self.settle_message(key, group, member, (verb, id, delay_ms, reason))
+    }
+
+    /// Whether what is said of a queue can still be made safe, if only later.
+    fn must_be_safe(&self, key: QueueKey) -> Result<(), Refusal> {
+        match self.refusal_of_log_for(key) {
+            // A log that is full has room for what makes room.
+            Some(refusal) if refusal.code != ReasonCode::QuotaExceeded => Err(refusal),
+            _ => Ok(()),
+        }
     }
 
     fn settle_message(
@@ -92,6 +102,6 @@ impl<T: Transport> Worker<T> {
         if let Some(journal) = &mut self.journal {
             journal.wait_for_frame(must_sync);
         }
-        Receipt { is_recorded: true, must_sync }
+        Receipt { is_recorded: true, must_sync, is_later: false }
     }
 }
