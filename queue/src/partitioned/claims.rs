@@ -181,13 +181,13 @@ impl Claims {
     fn scan(&mut self, class: usize, partition: &Partition, mode: Mode) -> Pick {
         let Some(waiting) = &partition.waiting else { return Pick::Nothing };
         let wanted = if mode == Mode::Stream { u16::MAX } else { 1 << class };
-        let mut offset = self.next[class].max(partition.start);
+        let mut offset = self.next[class].max(partition.start());
         let mut found = Pick::Nothing;
-        while offset < partition.kept {
+        while offset < partition.kept() {
             let number = offset / CHUNK_LEN;
             let Some(chunk) = waiting.index.chunk(number) else { break };
             if !chunk.may_have(wanted) {
-                offset = ((number + 1) * CHUNK_LEN).min(partition.kept);
+                offset = ((number + 1) * CHUNK_LEN).min(partition.kept());
                 continue;
             }
             if chunk.is_away() {

@@ -101,12 +101,13 @@ impl Queue {
         out: &mut Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
-        let lane = &self.groups[at].lanes[usize::from(partition)];
-        if lane.is_barred || !matches!(lane.owner, Owner::Owned(_)) {
+        let group = &self.groups[at];
+        let lane = &group.lanes[usize::from(partition)];
+        if group.is_barred(partition) || !matches!(lane.owner, Owner::Owned(_)) {
             return;
         }
         let home = &self.partitions[usize::from(partition)];
-        if lane.claims.is_none() && lane.floor >= home.kept {
+        if lane.claims.is_none() && lane.floor >= home.kept() {
             return;
         }
         while out.len() < stop && *bytes > 0 {

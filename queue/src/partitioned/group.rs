@@ -10,6 +10,8 @@
 //! before has nothing of it out any more. Which members get how many is worked out anew whenever a
 //! member comes or goes or a partition becomes free; nothing depends on the way there.
 
+use std::collections::BTreeMap;
+
 use slab::Slab;
 
 use crate::Time;
@@ -36,16 +38,12 @@ impl Owner {
     }
 }
 
-/// One partition, to a group: 40 bytes if nothing waits there.
+/// One partition, to a group: 32 bytes if nothing waits there.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) owner: Owner,
     /// Raised whenever it gets an owner.
     pub(crate) generation: u32,
-    /// How often the cursor was set by hand.
-    pub(crate) seeks: u32,
-    /// It is new, and the old ones have messages that must be settled first.
-    pub(crate) is_barred: bool,
     /// Everything before is settled.
     pub(crate) floor: u64,
     pub(crate) claims: Option<Box<Claims>>,
@@ -53,8 +51,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(floor: u64) -> Self {
-        let (owner, generation, seeks, is_barred) = (Owner::Free, 0, 0, false);
-        Self { owner, generation, seeks, is_barred, floor, claims: None }
+        Self { owner: Owner::Free, generation: 0, floor, claims: None }
     }
 
     #[inline]
@@ -74,7 +71,7 @@ impl Lane {
         let before = self.floor;
         match &mut self.claims {
             Some(claims) => {
-                while self.floor < partition.end
+                while self.floor < partition.end()
                     && (claims.settled.get(self.floor) || partition.is_hole(self.floor))
                 {
                     claims.settled.pass(self.floor);
@@ -82,8 +79,8 @@ impl Lane {
                 }
             }
             None => {
-                self.floor = self.floor.max(partition.start);
-                while self.floor < partition.end && partition.is_hole(self.floor) {
+                self.floor = self.floor.max(partition.start());
+                while self.floor < partition.end() && partition.is_hole(self.floor) {
                     self.floor += 1;
                 }
             }
@@ -104,7 +101,7 @@ impl Lane {
     /// come to, are counted.
     pub(crate) fn lag(&self, partition: &Partition) -> u64 {
         let settled = self.claims.as_ref().map_or(0, |claims| claims.settled.count());
-        (partition.end - self.floor).saturating_sub(settled)
+        (partition.end() - self.floor).saturating_sub(settled)
     }
 }
 
@@ -143,15 +140,42 @@ pub(crate) struct Group {
     pub(crate) members: Slab<Member>,
     pub(crate) lanes: Vec<Lane>,
     joins: u32,
-    /// Lanes that are barred.
-    pub(crate) barred: u32,
+    /// Lanes from here on are barred: they are new, and older ones have messages that must be
+    /// settled first.
+    pub(crate) barred_from: u16,
+    /// How often the cursor of a partition was set by hand, where it was.
+    pub(crate) seeks: BTreeMap<u16, u32>,
     pub(crate) counts: GroupCounts,
 }
 
 impl Group {
     pub(crate) fn new(id: GroupId, commit: Commit) -> Self {
-        let (members, lanes) = (Slab::new(), Vec::new());
-        Self { id, commit, members, lanes, joins: 0, barred: 0, counts: GroupCounts::default() }
+        Self {
+            id,
+            commit,
+            members: Slab::new(),
+            lanes: Vec::new(),
+            joins: 0,
+            barred_from: u16::MAX,
+            seeks: BTreeMap::new(),
+            counts: GroupCounts::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_barred(&self, partition: u16) -> bool {
+        partition >= self.barred_from
+    }
+
+    pub(crate) fn seeks(&self, partition: u16) -> u32 {
+        self.seeks.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// The cursor of a partition is set by hand. Says how often it was, with this time.
+    pub(crate) fn count_seek(&mut self, partition: u16) -> u32 {
+        let seeks = self.seeks.entry(partition).or_default();
+        *seeks += 1;
+        *seeks
     }
 
     #[inline]

@@ -36,9 +36,9 @@ pub enum Commit {
 impl Start {
     pub(crate) fn find(self, partition: &Partition) -> u64 {
         match self {
-            Self::Earliest => partition.start,
-            Self::Latest => partition.end,
-            Self::Offset(offset) => offset.clamp(partition.start, partition.end),
+            Self::Earliest => partition.start(),
+            Self::Latest => partition.end(),
+            Self::Offset(offset) => offset.clamp(partition.start(), partition.end()),
             Self::Timestamp(at) => partition.find_time(at),
         }
     }
@@ -106,7 +106,7 @@ impl Queue {
             // Nobody says any more what is done.
             for (partition, home) in (0..).zip(&self.partitions) {
                 let everybody = (GroupId::EVERYBODY, partition);
-                push_settled(cx.changes, everybody, 0, home.start);
+                push_settled(cx.changes, everybody, 0, home.start());
                 home.hole_ranges(|from, to| push_settled(cx.changes, everybody, from, to));
             }
         }
@@ -120,7 +120,7 @@ impl Queue {
         }
         for partition in 0..self.partitions() {
             let home = &self.partitions[usize::from(partition)];
-            for offset in home.start..home.end {
+            for offset in home.start()..home.end() {
                 let at = usize::from(partition);
                 if self.groups.iter().all(|group| group.lanes[at].is_settled(offset)) {
                     self.remove(partition, offset, None, cx.index);
@@ -263,11 +263,9 @@ impl Queue {
     /// Bars those of the group's lanes from `from` on that wait for older partitions.
     pub(crate) fn bar_lanes(&mut self, at: usize, from: usize) {
         let Some(first) = self.growths.first() else { return };
+        let from = from.max(first.before.len()) as u16;
         let group = &mut self.groups[at];
-        for lane in &mut group.lanes[from.max(first.before.len())..] {
-            lane.is_barred = true;
-            group.barred += 1;
-        }
+        group.barred_from = group.barred_from.min(from);
     }
 
     /// Lets groups read new partitions if they have done with what was in the old ones.
@@ -277,7 +275,7 @@ impl Queue {
             return;
         }
         for at in 0..self.groups.len() {
-            if self.groups[at].barred > 0 {
+            if self.groups[at].is_barred(self.partitions() - 1) {
                 self.lift_bars_of(at, cx);
             }
         }
@@ -285,7 +283,8 @@ impl Queue {
 
     #[cold]
     fn lift_bars_of(&mut self, at: usize, cx: &mut Context<'_>) {
-        for growth in &self.growths {
+        let lifted = self.groups[at].barred_from;
+        for growth in self.growths.iter().filter(|growth| growth.to > lifted) {
             let is_done = (0..).zip(&growth.before).all(|(partition, &before)| {
                 self.groups[at].has_done(partition, before, &self.partitions[partition])
             });
@@ -293,14 +292,10 @@ impl Queue {
                 // A later one has these among its old partitions.
                 return;
             }
-            for partition in growth.before.len() as u16..growth.to {
-                let group = &mut self.groups[at];
-                let lane = &mut group.lanes[usize::from(partition)];
-                if std::mem::take(&mut lane.is_barred) {
-                    group.barred -= 1;
-                    group.wake(partition, cx.actions);
-                }
-            }
+            let group = &mut self.groups[at];
+            let opened = group.barred_from..growth.to;
+            group.barred_from = growth.to;
+            opened.for_each(|partition| group.wake(partition, cx.actions));
         }
     }
 }

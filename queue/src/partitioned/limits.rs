@@ -45,7 +45,7 @@ pub const DRAIN_LEASES_MAX: u64 = 10;
 pub struct Limits {
     /// Messages that are not due yet, as each takes some 60 bytes beside its 24.
     pub delayed_max: u32,
-    /// Consumer groups. Each costs 40 bytes per partition, and looking at it when a message is
+    /// Consumer groups. Each costs 32 bytes per partition, and looking at it when a message is
     /// settled.
     pub groups_max: u32,
     /// Members of one group.

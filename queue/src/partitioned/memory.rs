@@ -159,7 +159,7 @@ impl Queue {
     pub fn is_needed(&self, id: MessageId) -> bool {
         let home = self.partitions.get(usize::from(id.partition));
         home.is_some_and(|home| {
-            (home.start..home.end).contains(&id.offset) && !home.is_hole(id.offset)
+            (home.start()..home.end()).contains(&id.offset) && !home.is_hole(id.offset)
         })
     }
 
@@ -206,13 +206,14 @@ impl Queue {
             group.members.shrink_to_fit();
         }
         for (at, home) in self.partitions.iter_mut().enumerate() {
-            if home.kept < home.end {
+            if home.kept() < home.end() {
                 continue;
             }
             home.shrink(index);
             for group in &mut self.groups {
                 let lane = &mut group.lanes[at];
-                if lane.floor == home.end && lane.claims.as_ref().is_some_and(|it| it.is_idle()) {
+                let is_idle = lane.claims.as_ref().is_some_and(|claims| claims.is_idle());
+                if is_idle && lane.floor == home.end() {
                     lane.claims = None;
                 }
             }

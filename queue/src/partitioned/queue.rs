@@ -1,5 +1,7 @@
 //! The queue: how messages come in, and how they go when there is no room.
 
+use std::sync::Arc;
+
 use crate::Time;
 
 use super::change::push_settled;
@@ -58,7 +60,8 @@ pub(crate) struct Counts {
 /// A durable partitioned queue.
 #[derive(Debug)]
 pub struct Queue {
-    pub(crate) config: Config,
+    /// Shared by all queues that behave the same.
+    pub(crate) config: Arc<Config>,
     pub(crate) partitions: Vec<Partition>,
     /// By number.
     pub(crate) groups: Vec<Group>,
@@ -74,15 +77,17 @@ pub struct Queue {
 
 impl Queue {
     /// An empty queue. That it exists, and its configuration, is for the owner to write down.
+    /// Queues that share one configuration take less memory.
     ///
     /// # Errors
     /// When the configuration makes no sense.
-    pub fn new(config: Config) -> Result<Self, BadConfig> {
+    pub fn new(config: impl Into<Arc<Config>>) -> Result<Self, BadConfig> {
+        let config = config.into();
         config.check()?;
         let partitions = std::iter::repeat_with(Partition::default);
         Ok(Self {
-            config,
             partitions: partitions.take(usize::from(config.partitions)).collect(),
+            config,
             groups: Vec::new(),
             next_group: 1,
             growths: Vec::new(),
@@ -216,7 +221,7 @@ impl Queue {
     /// Drops the oldest message of a partition, or the oldest chunk.
     pub(crate) fn drop_front(&mut self, partition: u16, cx: &mut Context<'_>) {
         let home = &self.partitions[usize::from(partition)];
-        let start = home.start;
+        let start = home.start();
         let chunk = home.waiting.as_ref().and_then(|it| it.index.chunk(start / CHUNK_LEN));
         let is_whole = chunk.is_some_and(|chunk| {
             chunk.is_away() || (self.config.mode == Mode::Stream && chunk.is_full())
@@ -227,15 +232,15 @@ impl Queue {
 
     /// Drops all messages of a partition before `to`, whoever has them.
     pub(crate) fn trim(&mut self, partition: u16, to: u64, cx: &mut Context<'_>) {
-        let from = self.partitions[usize::from(partition)].start;
+        let from = self.partitions[usize::from(partition)].start();
         for offset in from..to {
             if self.remove(partition, offset, None, cx.index) {
                 self.counts.dropped += 1;
             }
         }
         let home = &mut self.partitions[usize::from(partition)];
-        let start = home.start;
-        home.kept = home.kept.max(start);
+        let start = home.start();
+        home.keep_before(start);
         push_settled(cx.changes, (GroupId::EVERYBODY, partition), from, start);
         let mode = self.config.mode;
         let mut is_freed = false;
@@ -285,10 +290,10 @@ impl Queue {
     #[inline]
     pub fn keep(&mut self, id: MessageId, position: u64, cx: &mut Context<'_>) {
         let Some(home) = self.partitions.get_mut(usize::from(id.partition)) else { return };
-        if id.offset >= home.end {
+        if id.offset >= home.end() {
             return;
         }
-        home.kept = home.kept.max(id.offset + 1);
+        home.keep_before(id.offset + 1);
         if let Some(waiting) = &mut home.waiting {
             waiting.index.set_position(id.offset, position);
         }
@@ -319,7 +324,7 @@ impl Queue {
         if partitions <= from || partitions > PARTITIONS_MAX {
             return Err(Refused::BadPartitions);
         }
-        let before: Vec<u64> = self.partitions.iter().map(|old| old.end).collect();
+        let before: Vec<u64> = self.partitions.iter().map(Partition::end).collect();
         for (partition, &before) in (0..).zip(&before) {
             cx.changes.push(Change::Grown { from, to: partitions, partition, before });
         }

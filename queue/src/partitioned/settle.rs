@@ -179,14 +179,14 @@ impl Queue {
         let at = self.group_at(group)?;
         self.must_be(Mode::Stream)?;
         let home = self.partitions.get(usize::from(partition)).ok_or(Refused::UnknownPartition)?;
+        let seeks = self.groups[at].count_seek(partition);
         let lane = &mut self.groups[at].lanes[usize::from(partition)];
         lane.floor = start.find(home);
-        lane.seeks += 1;
         if let Some(claims) = &mut lane.claims {
             claims.next = [lane.floor; PRIORITIES];
             claims.settled = Settled::new(lane.floor);
         }
-        let (offset, seeks) = (lane.floor, lane.seeks);
+        let offset = lane.floor;
         cx.changes.push(Change::Cursor { group, partition, offset, seeks });
         self.groups[at].wake(partition, cx.actions);
         self.settle_up(at, partition, cx);
@@ -293,8 +293,9 @@ impl Queue {
 
     /// Writes the cursor down, in place of what was said of it last.
     fn move_cursor(&mut self, at: usize, partition: u16, cx: &mut Context<'_>) {
-        let lane = &self.groups[at].lanes[usize::from(partition)];
-        let (group, offset, seeks) = (self.groups[at].id, lane.floor, lane.seeks);
+        let group = &self.groups[at];
+        let (offset, seeks) = (group.lanes[usize::from(partition)].floor, group.seeks(partition));
+        let group = group.id;
         let new = Change::Cursor { group, partition, offset, seeks };
         for change in cx.changes.iter_mut().rev().take(8) {
             if let Change::Cursor { group: in_group, partition: in_partition, seeks: of, .. } =

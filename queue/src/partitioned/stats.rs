@@ -80,7 +80,7 @@ impl Queue {
         };
         for (lane, home) in group.lanes.iter().zip(&self.partitions) {
             stats.lag += lane.lag(home);
-            if lane.floor < home.end
+            if lane.floor < home.end()
                 && let Some(came) = home.came(lane.floor)
             {
                 stats.oldest_age_ms = stats.oldest_age_ms.max(now.millis_since(came));
@@ -145,7 +145,7 @@ impl Queue {
     pub fn first_ids(&self, max: usize) -> Vec<MessageId> {
         let mut ids = Vec::new();
         for (partition, home) in (0..).zip(&self.partitions) {
-            let waiting = (home.start..home.kept).filter(|&offset| !home.is_hole(offset));
+            let waiting = (home.start()..home.kept()).filter(|&offset| !home.is_hole(offset));
             let left = max - ids.len();
             ids.extend(waiting.take(left).map(|offset| MessageId { partition, offset }));
         }

@@ -70,7 +70,7 @@ impl Queue {
         if age_ms_max == 0 || home.live() == 0 {
             return None;
         }
-        let number = home.start / CHUNK_LEN;
+        let number = home.start() / CHUNK_LEN;
         let index = &home.waiting.as_ref()?.index;
         let is_whole = self.config.mode == Mode::Stream || index.chunk(number)?.is_away();
         let came = match is_whole {

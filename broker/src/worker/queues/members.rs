@@ -123,8 +123,8 @@ impl<T: Transport> Worker<T> {
     ) -> Result<(), Refusal> {
         let Some(start) = join.start.filter(|_| join.is_replay) else { return Ok(()) };
         let Some(slot) = self.queues.get(key) else { return Ok(()) };
-        let mut others = slot.members.iter().filter(|(of, _)| of.0 == group);
-        if others.any(|(_, member)| member.session != join.session) {
+        let is_other = |member: &Member| member.session != join.session;
+        if slot.members.iter().any(|(of, member)| of.0 == group && is_other(member)) {
             return Err(Refusal::bad_request("the group has other consumers: no stream-replay"));
         }
         for partition in 0..slot.queue.partitions() {

@@ -1,6 +1,5 @@
 //! The queues at home here: made, opened, and removed when nobody uses them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_packets::ReasonCode;
@@ -9,7 +8,7 @@ use dunlin_queue::partitioned::{Config, Queue};
 use dunlin_router::{QueueId, Subscription, Target};
 
 use super::consume::is_dead;
-use super::{QueueKey, QueueSlot, Queues, Refusal};
+use super::{QueueKey, QueueSlot, Queues, Refusal, SparseMap};
 use crate::queues::{QueueConfig, QueueName};
 use crate::store::record::Record;
 use crate::worker::settings::Level;
@@ -54,7 +53,8 @@ impl<T: Transport> Worker<T> {
 
     /// Makes a queue.
     pub(super) fn create_queue(&mut self, name: &str, config: &Arc<QueueConfig>) -> QueueKey {
-        let queue = Queue::new(core_config(config)).unwrap_or_else(|bad| {
+        let core = self.queues.share(core_config(config));
+        let queue = Queue::new(core).unwrap_or_else(|bad| {
             unreachable!("the configuration was checked at the start: {bad:?}");
         });
         let qid = match &self.journal {
@@ -91,9 +91,9 @@ impl<T: Transport> Worker<T> {
             level,
             queue,
             groups: Vec::new(),
-            members: BTreeMap::new(),
-            lapsed: BTreeMap::new(),
-            by_session: BTreeMap::new(),
+            members: SparseMap::default(),
+            lapsed: SparseMap::default(),
+            by_session: SparseMap::default(),
             contents: Vec::new(),
             timer_at: Time::NEVER,
             counted_bytes: 0,
@@ -103,8 +103,7 @@ impl<T: Transport> Worker<T> {
             said: 0,
         }));
         self.queues.count += usize::from(!is_dead(name));
-        self.queues.by_name.insert(name.into(), key.slot);
-        self.queues.by_qid.insert(qid, key.slot);
+        self.queues.directory.add(key.slot, &self.queues.slots);
         let is_counted = config.is_capture_acknowledged && level != Level::Memory;
         for filter in &captures {
             let target = Target::Queue(QueueId(key.slot));
@@ -160,11 +159,10 @@ impl<T: Transport> Worker<T> {
     /// Ends a queue that was made because somebody named it, and that nobody uses.
     pub(super) fn remove_queue(&mut self, key: QueueKey) {
         let is_durable = self.is_durable_queue(key);
-        let Queues { slots, by_name, by_qid, log_bytes, count, .. } = &mut self.queues;
+        let Queues { slots, directory, log_bytes, count, .. } = &mut self.queues;
         let Some(slot) = slots.try_remove(key.slot as usize) else { return };
         *count -= usize::from(!is_dead(&slot.name));
-        by_name.remove(&slot.name);
-        by_qid.remove(&key.qid);
+        directory.remove(key.slot, &slot);
         *log_bytes = log_bytes.saturating_sub(slot.counted_bytes);
         if let Some(journal) = self.journal.as_mut().filter(|_| is_durable) {
             journal.write(&Record::QueueEnd { qid: key.qid });

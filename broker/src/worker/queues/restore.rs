@@ -20,6 +20,7 @@ impl<T: Transport> Worker<T> {
         } else {
             core.is_serial = false;
         }
+        let core = self.queues.share(core);
         let now = self.now;
         let queues = &mut self.queues;
         let (changes, actions) = (&mut queues.changes, &mut queues.actions);
