@@ -24,6 +24,7 @@ mod properties;
 mod publishing;
 mod qos2;
 mod queue_hostile;
+mod queue_limits;
 mod queue_recovery;
 mod queues;
 mod recovery;

@@ -200,8 +200,6 @@ pub(super) struct Queues {
     defaults: Arc<QueueConfig>,
     /// What the core of a queue goes by that has the defaults.
     usual: Arc<Config>,
-    /// Queues, without those of dead letters.
-    count: usize,
     /// Where `$SYS` goes on with them.
     sys_from: usize,
     /// Numbers of queues where there is no log to draw them from.
@@ -255,7 +253,6 @@ impl Queues {
             index: IndexPool::new(usize::MAX),
             defaults: Arc::new(settings.queues.defaults.clone()),
             usual: Arc::new(core_config(&settings.queues.defaults)),
-            count: 0,
             sys_from: 0,
             last_qid: 0,
             is_busy: true,

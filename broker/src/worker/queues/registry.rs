@@ -25,15 +25,19 @@ impl<T: Transport> Worker<T> {
         if !self.shared.settings.queues.auto_create && !is_dead(name) {
             return Err(Refusal::bad_topic("there is no such queue"));
         }
-        // Those of dead letters are not counted: there is one for each other at most.
-        if !is_dead(name) && self.queues.count >= self.shared.settings.queues.max {
-            return Err(Refusal::new(ReasonCode::QuotaExceeded, "as many queues as there may be"));
-        }
         if self.log_refusal().is_some() {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "the storage takes no more"));
         }
+        if self.is_counted(name) && !self.shared.try_add_queue() {
+            return Err(Refusal::new(ReasonCode::QuotaExceeded, "as many queues as there may be"));
+        }
         let config = self.queue_config(name);
         Ok(self.create_queue(name, &config))
+    }
+
+    /// Whether a queue counts when it is made and when it is removed.
+    pub(super) fn is_counted(&self, name: &str) -> bool {
+        !is_dead(name) && !self.shared.settings.queues.is_declared(name)
     }
 
     /// The configuration of a queue: its own, that of its origin for dead letters, or the usual.
@@ -102,7 +106,6 @@ impl<T: Transport> Worker<T> {
             idle_looks: 0,
             said: 0,
         }));
-        self.queues.count += usize::from(!is_dead(name));
         self.queues.directory.add(key.slot, &self.queues.slots);
         let is_counted = config.is_capture_acknowledged && level != Level::Memory;
         for filter in &captures {
@@ -159,9 +162,8 @@ impl<T: Transport> Worker<T> {
     /// Ends a queue that was made because somebody named it, and that nobody uses.
     pub(super) fn remove_queue(&mut self, key: QueueKey) {
         let is_durable = self.is_durable_queue(key);
-        let Queues { slots, directory, log_bytes, count, .. } = &mut self.queues;
+        let Queues { slots, directory, log_bytes, .. } = &mut self.queues;
         let Some(slot) = slots.try_remove(key.slot as usize) else { return };
-        *count -= usize::from(!is_dead(&slot.name));
         directory.remove(key.slot, &slot);
         *log_bytes = log_bytes.saturating_sub(slot.counted_bytes);
         if let Some(journal) = self.journal.as_mut().filter(|_| is_durable) {
@@ -184,6 +186,9 @@ impl<T: Transport> Worker<T> {
         }
         tracing::info!(queue = %slot.name, "a queue that nobody used was removed");
         if slot.said != 0 {
+        if self.is_counted(&slot.name) {
+            self.shared.remove_queue();
+        }
             self.publish_text(&format!("queues/{}", slot.name), "");
         }
     }
