@@ -55,7 +55,7 @@ pub(super) use publish::{QueueAnswered, QueuePublish};
 
 pub(super) use consume::{Consumer, ConsumerChange};
 use contents::Contents;
-use dead::Undertaking;
+use dead::{Burials, Undertaking};
 use deliver::{Outgoing, Waiting};
 use directory::Directory;
 use load::Load;
@@ -152,6 +152,7 @@ pub(super) struct QueueSlot {
     idle_looks: u8,
     /// What `$SYS` said of it last.
     said: u64,
+    burials: Burials,
 }
 
 impl QueueSlot {

@@ -8,7 +8,7 @@ use dunlin_queue::partitioned::{Config, Queue};
 use dunlin_router::{QueueId, Subscription, Target};
 
 use super::consume::is_dead;
-use super::{QueueKey, QueueSlot, Queues, Refusal, SparseMap};
+use super::{Burials, QueueKey, QueueSlot, Queues, Refusal, SparseMap};
 use crate::queues::{QueueConfig, QueueName};
 use crate::store::record::Record;
 use crate::worker::settings::Level;
@@ -105,6 +105,7 @@ impl<T: Transport> Worker<T> {
             state_at: 0,
             idle_looks: 0,
             said: 0,
+            burials: Burials::default(),
         }));
         self.queues.directory.add(key.slot, &self.queues.slots);
         let is_counted = config.is_capture_acknowledged && level != Level::Memory;
