@@ -23,6 +23,7 @@ mod packet_size;
 mod properties;
 mod publishing;
 mod qos2;
+mod queue_figures;
 mod queue_hostile;
 mod queue_limits;
 mod queue_recovery;

@@ -157,6 +157,7 @@ impl Queue {
                 let id = MessageId { partition, offset };
                 if meta.is_expired(cx.now) {
                     self.groups[at].counts.expired += 1;
+                    self.counts.expired += 1;
                     self.pass_over(at, id, &meta, cx);
                 } else {
                     self.deliver(at, id, &meta, out, cx);

@@ -55,6 +55,7 @@ pub(crate) struct Counts {
     pub(crate) enqueued: u64,
     pub(crate) dropped: u64,
     pub(crate) compacted: u64,
+    pub(crate) expired: u64,
 }
 
 /// A durable partitioned queue.

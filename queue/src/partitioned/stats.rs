@@ -133,6 +133,13 @@ impl Queue {
         self.counts.dropped
     }
 
+    /// Messages that were too old when a group came to them, for each group, since then.
+    #[inline]
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.counts.expired
+    }
+
     /// Messages a newer one of their key took the place of, since then.
     #[inline]
     #[must_use]

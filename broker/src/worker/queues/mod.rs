@@ -146,13 +146,15 @@ pub(super) struct QueueSlot {
     counted_bytes: u64,
     /// Drops it has been counted with.
     counted_drops: u64,
+    /// And expired messages.
+    counted_expired: u64,
     /// Where all of it but its messages was last written down together.
     state_at: u64,
     /// Looks in a row at which nobody used it.
     idle_looks: u8,
+    burials: Burials,
     /// What `$SYS` said of it last.
     said: u64,
-    burials: Burials,
 }
 
 impl QueueSlot {

@@ -102,10 +102,11 @@ impl<T: Transport> Worker<T> {
             timer_at: Time::NEVER,
             counted_bytes: 0,
             counted_drops: 0,
+            counted_expired: 0,
             state_at: 0,
             idle_looks: 0,
-            said: 0,
             burials: Burials::default(),
+            said: 0,
         }));
         self.queues.directory.add(key.slot, &self.queues.slots);
         let is_counted = config.is_capture_acknowledged && level != Level::Memory;
@@ -185,11 +186,11 @@ impl<T: Transport> Worker<T> {
                 journal.port.remove_durable_session();
             }
         }
-        tracing::info!(queue = %slot.name, "a queue that nobody used was removed");
-        if slot.said != 0 {
         if self.is_counted(&slot.name) {
             self.shared.remove_queue();
         }
+        tracing::info!(queue = %slot.name, "a queue that nobody used was removed");
+        if slot.said != 0 {
             self.publish_text(&format!("queues/{}", slot.name), "");
         }
     }
