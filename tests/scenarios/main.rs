@@ -25,6 +25,7 @@ mod publishing;
 mod qos2;
 mod queue_figures;
 mod queue_hostile;
+mod queue_joining;
 mod queue_limits;
 mod queue_recovery;
 mod queues;
