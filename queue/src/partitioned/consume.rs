@@ -2,6 +2,7 @@
 
 use crate::Time;
 
+use super::alarms::Place;
 use super::chunk::Meta;
 use super::claims::Pick;
 use super::group::Owner;
@@ -214,6 +215,8 @@ impl Queue {
             return;
         }
         claims.leases.insert(lease);
+        let place = Place { group: group.id, partition: id.partition };
+        self.alarms.set(&mut claims.alarm_at, lease.deadline, place);
         group.counts.redelivered += u64::from(failed > 0);
         if let Some(owner) = owner.member()
             && let Ok(member) = group.member(owner)
@@ -223,7 +226,6 @@ impl Queue {
         delivery.attempt = lease.attempt;
         delivery.deadline = lease.deadline;
         out.push(delivery);
-        self.wake_by(lease.deadline);
     }
 
     /// Asks for a chunk, if it is away and was not asked for.

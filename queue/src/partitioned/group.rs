@@ -234,15 +234,15 @@ impl Group {
     }
 
     /// Gives each member its share: within one of all others, and as much as can be of what it has.
-    /// Says when the first partition that has to be waited for is given up at the latest.
+    /// Says whether there is a partition that has to be waited for now.
     pub(crate) fn rebalance(
         &mut self,
         config: &Config,
         now: Time,
         actions: &mut Vec<Action>,
-    ) -> Time {
+    ) -> bool {
         if self.members.is_empty() {
-            return Time::NEVER;
+            return false;
         }
         // Who has more keeps more; among equals who came first.
         let mut shares: Vec<Share> = self.shares();
@@ -251,10 +251,10 @@ impl Group {
         for (at, share) in shares.iter_mut().enumerate() {
             share.quota = each + usize::from(at < extra);
         }
-        let mut until = Time::NEVER;
+        let mut is_waited_for = false;
         for share in &mut shares {
             while share.owned > share.quota {
-                until = until.min(self.take_one(share.id, config, now, actions));
+                is_waited_for |= self.take_one(share.id, config, now, actions);
                 share.owned -= 1;
             }
             self.give_back(share, actions);
@@ -272,7 +272,7 @@ impl Group {
                 self.assign(partition as u16, share.id, actions);
             }
         }
-        until
+        is_waited_for
     }
 
     fn shares(&self) -> Vec<Share> {
@@ -282,30 +282,30 @@ impl Group {
         members.map(|id| Share { id, owned: owned(id), quota: 0 }).collect()
     }
 
-    /// Takes a partition from a member, one with nothing out if it has such a one.
+    /// Takes a partition from a member, one with nothing out if it has such a one. Says whether it
+    /// has to be waited for.
     fn take_one(
         &mut self,
         id: MemberId,
         config: &Config,
         now: Time,
         actions: &mut Vec<Action>,
-    ) -> Time {
+    ) -> bool {
         let (mode, commit) = (config.mode, self.commit);
         let owned = (0..self.lanes.len()).filter(|&at| self.lanes[at].owner == Owner::Owned(id));
         let Some(at) = owned.max_by_key(|&at| (!self.lanes[at].is_out(mode, commit), at)) else {
-            return Time::NEVER;
+            return false;
         };
         let lane = &mut self.lanes[at];
         actions.push(Action::Revoking { group: self.id, member: id, partition: at as u16 });
         if !lane.is_out(mode, commit) {
             self.free(at as u16, mode);
-            return Time::NEVER;
+            return false;
         }
         let leases = if mode == Mode::Work { DRAIN_LEASES_MAX } else { 1 };
-        let until = now.plus_millis(u64::from(config.lease_ms) * leases);
         lane.owner = Owner::Draining(id);
-        lane.claims().drain_until = until;
-        until
+        lane.claims().drain_until = now.plus_millis(u64::from(config.lease_ms) * leases);
+        true
     }
 
     /// A member with too few keeps what it was to give up.

@@ -2,6 +2,7 @@
 
 use crate::Time;
 
+use super::alarms::Place;
 use super::change::push_settled;
 use super::group::{Group, Lane, Owner};
 use super::partition::Partition;
@@ -99,7 +100,12 @@ impl Queue {
     /// When there is no such group.
     pub fn remove_group(&mut self, id: GroupId, cx: &mut Context<'_>) -> Result<(), Refused> {
         let at = self.group_at(id)?;
-        self.groups.remove(at);
+        let gone = self.groups.remove(at);
+        for (partition, lane) in (0..).zip(gone.lanes) {
+            if let Some(mut claims) = lane.claims {
+                self.alarms.unset(&mut claims.alarm_at, Place { group: id, partition });
+            }
+        }
         cx.changes.push(Change::GroupRemoved { group: id });
         self.remove_settled_by_all(cx);
         if self.config.mode == Mode::Work && self.groups.is_empty() {
@@ -148,7 +154,8 @@ impl Queue {
         let leases_max = leases_max.min(self.config.limits.leases_per_member_max);
         let member = self.groups[at].add_member(leases_max, cx.now);
         if self.config.member_timeout_ms != 0 {
-            self.wake_by(cx.now.plus_millis(u64::from(self.config.member_timeout_ms)));
+            let at = cx.now.plus_millis(u64::from(self.config.member_timeout_ms));
+            self.members_at = self.members_at.min(at);
         }
         self.rebalance(at, cx);
         Ok(member)
@@ -217,8 +224,13 @@ impl Queue {
     }
 
     pub(crate) fn rebalance(&mut self, at: usize, cx: &mut Context<'_>) {
-        let until = self.groups[at].rebalance(&self.config, cx.now, cx.actions);
-        self.wake_by(until);
+        let is_waited_for = self.groups[at].rebalance(&self.config, cx.now, cx.actions);
+        let partitions = if is_waited_for { self.partitions() } else { 0 };
+        for partition in 0..partitions {
+            let lane = &self.groups[at].lanes[usize::from(partition)];
+            let until = lane.claims.as_ref().map_or(Time::NEVER, |claims| claims.drain_until);
+            self.look_at_lane_by(at, partition, until);
+        }
     }
 
     /// All leases of a partition end: failed attempts, to be repeated at once.

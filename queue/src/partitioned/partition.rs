@@ -23,7 +23,7 @@ pub(crate) struct Partition {
 }
 
 /// What a partition with messages has beside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waiting {
     start: u64,
     kept: u64,
@@ -36,6 +36,8 @@ pub(crate) struct Waiting {
     pub(crate) delayed: HashMap<u64, Time, RandomState>,
     pub(crate) due: BinaryHeap<Reverse<(Time, u64, u8)>>,
     pub(crate) compaction: Option<Box<Compaction>>,
+    /// Its earliest alarm.
+    pub(crate) alarm_at: Time,
 }
 
 /// Of a compacted stream.
@@ -82,7 +84,7 @@ impl Partition {
     #[inline]
     fn waiting(&mut self) -> &mut Waiting {
         let end = self.end;
-        let new = || Box::new(Waiting { start: end, kept: end, ..Waiting::default() });
+        let new = || Box::new(Waiting::new(end));
         self.waiting.get_or_insert_with(new)
     }
 
@@ -251,14 +253,13 @@ impl Partition {
         }
     }
 
-    /// Gives memory back if nothing waits.
-    pub(crate) fn shrink(&mut self, pool: &mut IndexPool) {
-        if self.live() == 0
-            && self.start() == self.end
-            && let Some(mut waiting) = self.waiting.take()
-        {
-            waiting.index.clear(pool);
-        }
+    /// Gives up what it has beside if nothing waits.
+    pub(crate) fn shrink(&mut self, pool: &mut IndexPool) -> Option<Box<Waiting>> {
+        let end = self.end;
+        let is_idle = |waiting: &mut Box<Waiting>| waiting.live == 0 && waiting.start == end;
+        let mut waiting = self.waiting.take_if(is_idle)?;
+        waiting.index.clear(pool);
+        Some(waiting)
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -273,6 +274,20 @@ impl Partition {
 }
 
 impl Waiting {
+    fn new(start: u64) -> Self {
+        Self {
+            start,
+            kept: start,
+            index: Index::default(),
+            live: 0,
+            priorities: 0,
+            delayed: HashMap::default(),
+            due: BinaryHeap::new(),
+            compaction: None,
+            alarm_at: Time::NEVER,
+        }
+    }
+
     /// Keys whose last message was dropped would be remembered for ever.
     fn forget_keys(&mut self) {
         let (start, live) = (self.start, self.live);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::Time;
 
+use super::alarms::Alarms;
 use super::change::push_settled;
 use super::chunk::{IndexPool, Meta};
 use super::group::Group;
@@ -72,8 +73,10 @@ pub struct Queue {
     pub(crate) bytes: u64,
     pub(crate) delayed: u32,
     pub(crate) counts: Counts,
-    /// Nothing has to be done before; it may be that nothing has to be done then.
-    pub(crate) wake_at: Time,
+    /// When a partition has something to do, or a group in one.
+    pub(crate) alarms: Alarms,
+    /// When the first member has been silent for too long, or earlier.
+    pub(crate) members_at: Time,
 }
 
 impl Queue {
@@ -96,7 +99,8 @@ impl Queue {
             bytes: 0,
             delayed: 0,
             counts: Counts::default(),
-            wake_at: Time::NEVER,
+            alarms: Alarms::default(),
+            members_at: Time::NEVER,
         })
     }
 
@@ -149,7 +153,6 @@ impl Queue {
             is_delayed: deliver_at.is_some(),
         };
         let home = &mut self.partitions[usize::from(partition)];
-        let is_first = home.live() == 0;
         let offset = home.push(&meta, deliver_at, cx.index);
         if self.config.is_compacted {
             home.note_key(new.key_hash, new.bytes);
@@ -170,10 +173,12 @@ impl Queue {
         });
         if let Some(due) = deliver_at {
             self.delayed += 1;
-            self.wake_by(due);
+            self.look_at_home_by(partition, due);
         }
-        if is_first && self.config.retention.age_ms_max != 0 {
-            self.wake_by(cx.now.plus_millis(self.config.retention.age_ms_max));
+        if self.config.retention.age_ms_max != 0 {
+            // As a rule there is an alarm for an older message.
+            let at = cx.now.plus_millis(self.config.retention.age_ms_max);
+            self.look_at_home_by(partition, at);
         }
         Ok(id)
     }
@@ -335,10 +340,6 @@ impl Queue {
             self.rebalance(at, cx);
         }
         Ok(())
-    }
-
-    pub(crate) fn wake_by(&mut self, at: Time) {
-        self.wake_at = self.wake_at.min(at);
     }
 }
 

@@ -159,7 +159,7 @@ impl Restoring {
         }
         self.make_groups(&mut queue);
         queue.lift_bars(cx);
-        queue.wake_at = queue.next_deadline();
+        queue.set_alarms();
         queue.store_what_is_too_much(cx);
         Ok(queue)
     }

@@ -126,7 +126,7 @@ impl Queue {
         let mut lease = claims.leases.remove(id.offset).ok_or(Refused::NotLeased)?;
         lease.deadline = cx.now.plus_millis(lease_ms).min(claims.drain_until);
         claims.leases.insert(lease);
-        self.wake_by(lease.deadline);
+        self.look_at_lane_by(at, id.partition, lease.deadline);
         Ok(())
     }
 
@@ -332,7 +332,7 @@ impl Queue {
         claims.failed.insert(lease.offset, attempts);
         claims.retry(lease.offset, lease.priority, due, cx.now);
         if due > cx.now {
-            self.wake_by(due);
+            self.look_at_lane_by(at, partition, due);
         } else {
             self.groups[at].wake(partition, cx.actions);
         }
