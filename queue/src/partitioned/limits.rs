@@ -32,7 +32,7 @@ pub const MESSAGE_BYTES_MAX: u32 = (1 << 28) - 1;
 pub const PARTITIONS_MAX: u16 = 1024;
 
 /// Milliseconds a message may be delayed, when it is published or when it is put back: 30 days.
-/// A longer delay is cut to this.
+/// A longer delay is refused.
 pub const DELAY_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 
 /// A partition that is to be given on waits for the leases its owner has, at most for so many times

@@ -36,8 +36,8 @@ pub struct NewMessage {
     pub priority: u8,
     /// Seconds from now until it is not delivered any more.
     pub expiry_s: Option<u32>,
-    /// Not to be delivered before; work queues only, at most
-    /// [`DELAY_MS_MAX`] from now.
+    /// Not to be delivered before; work queues only, at most [`DELAY_MS_MAX`] from now, and before
+    /// it is too old to be kept.
     pub deliver_at: Option<Time>,
     /// Of a dead letter that comes back: what it was. It is passed on to the [`Change`].
     pub original: Option<MessageId>,
@@ -134,14 +134,13 @@ impl Queue {
         cx: &mut Context<'_>,
     ) -> Result<MessageId, Refused> {
         let deliver_at = new.deliver_at.filter(|&at| at > cx.now);
-        self.check(new, deliver_at)?;
+        self.check(new, deliver_at, cx.now)?;
         let retention = &self.config.retention;
         let is_full = self.live >= retention.messages_max
             || self.bytes + u64::from(new.bytes) > retention.bytes_max;
         if is_full {
             self.make_room(new.bytes, cx)?;
         }
-        let deliver_at = deliver_at.map(|at| at.min(cx.now.plus_millis(DELAY_MS_MAX)));
         let partition = self.partition_of(new.key_hash);
         let meta = Meta {
             position: 0,
@@ -183,7 +182,7 @@ impl Queue {
         Ok(id)
     }
 
-    fn check(&self, new: &NewMessage, deliver_at: Option<Time>) -> Result<(), Refused> {
+    fn check(&self, new: &NewMessage, deliver_at: Option<Time>, now: Time) -> Result<(), Refused> {
         if usize::from(new.priority) >= PRIORITIES {
             return Err(Refused::BadPriority);
         }
@@ -191,9 +190,14 @@ impl Queue {
         if new.bytes > MESSAGE_BYTES_MAX || u64::from(new.bytes) > bytes_max {
             return Err(Refused::TooLarge);
         }
-        if deliver_at.is_some() {
+        if let Some(deliver_at) = deliver_at {
             if self.config.mode == Mode::Stream {
                 return Err(Refused::WrongMode);
+            }
+            let delay_ms = deliver_at.millis_since(now);
+            let age_ms_max = self.config.retention.age_ms_max;
+            if delay_ms > DELAY_MS_MAX || age_ms_max != 0 && delay_ms >= age_ms_max {
+                return Err(Refused::DelayTooLong);
             }
             if self.delayed >= self.config.limits.delayed_max {
                 return Err(Refused::TooManyDelayed);

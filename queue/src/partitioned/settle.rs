@@ -35,11 +35,12 @@ impl Queue {
         Ok(())
     }
 
-    /// The message could not be handled: it comes again after `delay_ms`, at most
-    /// [`DELAY_MS_MAX`], or the backoff of the queue; after the last attempt it is a dead letter.
+    /// The message could not be handled: it comes again after `delay_ms`, or the backoff of the
+    /// queue; after the last attempt it is a dead letter.
     ///
     /// # Errors
-    /// When the member does not have the message, and always for a stream.
+    /// When the member does not have the message, or the delay is more than [`DELAY_MS_MAX`]; always
+    /// for a stream.
     pub fn nack(
         &mut self,
         group: GroupId,
@@ -50,8 +51,11 @@ impl Queue {
     ) -> Result<(), Refused> {
         let at = self.holder(group, member, id, cx)?;
         self.must_be(Mode::Work)?;
+        if delay_ms.is_some_and(|delay_ms| delay_ms > DELAY_MS_MAX) {
+            return Err(Refused::DelayTooLong);
+        }
         let lease = self.end_lease(at, id, cx).ok_or(Refused::NotLeased)?;
-        self.fail(at, id.partition, &lease, delay_ms.map(|delay| delay.min(DELAY_MS_MAX)), cx);
+        self.fail(at, id.partition, &lease, delay_ms, cx);
         self.settle_up(at, id.partition, cx);
         Ok(())
     }

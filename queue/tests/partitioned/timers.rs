@@ -1,7 +1,8 @@
 //! What a queue does when time passes, and when it says so.
 
-use dunlin_queue::partitioned::limits::CHUNK_LEN;
-use dunlin_queue::partitioned::{Config, Mode};
+use dunlin_queue::Time;
+use dunlin_queue::partitioned::limits::{CHUNK_LEN, DELAY_MS_MAX};
+use dunlin_queue::partitioned::{Config, Mode, NewMessage, Refused};
 
 use super::scenes::Desk;
 use crate::call;
@@ -53,4 +54,38 @@ fn a_queue_that_has_nothing_to_do_wants_no_timer() {
     }
     call!(&mut desk, remove_group, group).unwrap();
     assert_eq!(desk.queue.deadline(), None);
+}
+
+#[test]
+fn a_delay_is_kept_to_the_millisecond_or_refused() {
+    for (age_ms_max, longest_ms) in [(0, DELAY_MS_MAX), (DAY_MS, DAY_MS - 1)] {
+        let mut config = Config { partitions: 1, ..Config::default() };
+        config.retention.age_ms_max = age_ms_max;
+        let mut desk = Desk::new(config);
+        let group = desk.group();
+        let member = desk.join(group);
+        let after = |at: Time, ms| NewMessage {
+            deliver_at: Some(at.plus_millis(ms)),
+            ..NewMessage::default()
+        };
+        let too_long = after(desk.now, longest_ms + 1);
+        assert_eq!(call!(&mut desk, enqueue, &too_long), Err(Refused::DelayTooLong));
+        let id = desk.put(after(desk.now, longest_ms));
+        pass(&mut desk, longest_ms - 1);
+        assert!(desk.poll(group, member, 1).is_empty());
+        pass(&mut desk, 1);
+        assert_eq!(desk.poll(group, member, 1)[0].id, id);
+    }
+}
+
+#[test]
+fn a_message_cannot_be_put_back_for_longer_than_any_may_be_delayed() {
+    let mut desk = Desk::new(Config { partitions: 1, ..Config::default() });
+    let group = desk.group();
+    let member = desk.join(group);
+    let id = desk.put_key(1);
+    desk.poll(group, member, 1);
+    let too_long = Some(DELAY_MS_MAX + 1);
+    assert_eq!(call!(&mut desk, nack, group, member, id, too_long), Err(Refused::DelayTooLong));
+    call!(&mut desk, nack, group, member, id, Some(DELAY_MS_MAX)).unwrap();
 }
