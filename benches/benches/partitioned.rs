@@ -199,5 +199,31 @@ fn one_by_one(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, messages, one_by_one);
+/// A timer when one lease of one group has ended, in queues small and as large as can be.
+fn timer(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("partitioned/timer");
+    for (partitions, groups) in [(8, 1), (1024, 1), (1024, 64)] {
+        let mut config =
+            Config { partitions, attempts_max: 0, backoff_base_ms: 0, ..Config::default() };
+        // The same message all the time.
+        config.retention.age_ms_max = 0;
+        let mut desk = Desk::new(config, groups, 1);
+        group.bench_function(format!("{partitions} partitions, {groups} groups"), |bencher| {
+            bencher.iter_custom(|count| {
+                let mut sum = Duration::ZERO;
+                for _ in 0..count {
+                    desk.poll(0, 1);
+                    assert_eq!(desk.out.drain(..).len(), 1);
+                    desk.now = desk.now.plus_millis(u64::from(config.lease_ms));
+                    sum += timed(|| call!(&mut desk, on_timer));
+                    desk.forget();
+                }
+                sum
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, messages, one_by_one, timer);
 criterion_main!(benches);

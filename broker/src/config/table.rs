@@ -237,8 +237,10 @@ pub(super) const TABLE: &[Spec] = &[
          those that are declared.",
         |c| &mut c.settings.queues.auto_create,
     ),
-    option("queues.max", "Queues there may be.", |c| &mut c.settings.queues.max)
-        .within(0..=COUNT_MAX),
+    option("queues.max", "Queues there may be, without those of dead letters.", |c| {
+        &mut c.settings.queues.max
+    })
+    .within(0..=COUNT_MAX),
     option(
         "queues.index_per_worker",
         "Bytes of memory in which a worker keeps where its queues' messages are, 24 for each;\n\

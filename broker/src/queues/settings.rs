@@ -37,6 +37,12 @@ impl Default for QueueSettings {
 }
 
 impl QueueSettings {
+    /// Whether the queue is there from the beginning.
+    #[must_use]
+    pub fn is_declared(&self, name: &str) -> bool {
+        self.declared.iter().any(|(declared, _)| declared == name)
+    }
+
     /// How the queue `name` is or would be; `None` when it is not declared and may not be made.
     #[must_use]
     pub fn config(&self, name: &str) -> Option<&QueueConfig> {

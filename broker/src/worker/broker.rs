@@ -1,6 +1,6 @@
 //! What the workers of one broker share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dunlin_queue::Time;
 
@@ -26,6 +26,9 @@ pub struct Shared {
     assigner: ahash::RandomState,
     client_numbers: AtomicU64,
     pub(super) retained: RetainedTotals,
+    /// Queues of all workers, without those of dead letters: there is one for each other at most.
+    /// Those of the configuration have their place from the beginning.
+    queues: AtomicUsize,
     pub(super) started: Time,
 }
 
@@ -41,6 +44,7 @@ impl Shared {
         keys: [u64; 4],
     ) -> Self {
         let [first, second, third, fourth] = keys;
+        let queues = AtomicUsize::new(settings.queues.declared.len());
         Self {
             settings,
             interest: Interest::default(),
@@ -50,8 +54,26 @@ impl Shared {
             assigner: ahash::RandomState::new(),
             client_numbers: AtomicU64::new(1),
             retained: RetainedTotals::default(),
+            queues,
             started,
         }
+    }
+
+    /// Whether there may be one queue more; then it is counted.
+    pub(super) fn try_add_queue(&self) -> bool {
+        let max = self.settings.queues.max;
+        let add = |count| (count < max).then_some(count + 1);
+        self.queues.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// A queue that was there before this start is, however many there may be.
+    pub(super) fn add_restored_queue(&self) {
+        self.queues.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A queue is gone.
+    pub(super) fn remove_queue(&self) {
+        self.queues.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Keys that nobody can guess.

@@ -16,7 +16,7 @@ use dunlin_storage::FRAME_HEADER_BYTES;
 
 use super::conn::ConnId;
 use super::mail::Answer;
-use super::queues::QueuedCargo;
+use super::queues::{QueueJoined, QueuedCargo};
 use super::recording::{Pending, Recording};
 use super::sessions::{SessionId, SessionKey};
 use super::shared::Returned;
@@ -147,6 +147,8 @@ pub(super) struct Journal {
     pub(super) first_ticket: u64,
     /// Answers to other workers that wait for the submission of the frame.
     pub(super) late_answers: Vec<(usize, Answer)>,
+    /// And what they are told of consumers that a group was made for.
+    pub(super) late_joins: Vec<(usize, QueueJoined)>,
     /// The last chunk of old records that was looked through.
     pub(super) cleaned: u64,
     /// Messages whose bytes may be let go at the end of the turn.
@@ -182,6 +184,7 @@ impl Journal {
             pending: VecDeque::new(),
             first_ticket: 1,
             late_answers: Vec::new(),
+            late_joins: Vec::new(),
             cleaned: 0,
             spillable: Vec::new(),
             last_end: 0,
@@ -207,6 +210,11 @@ impl Journal {
         self.last_end > self.synced
     }
 
+    /// Whether a crash takes nothing back of what was written down.
+    pub(super) fn is_synced(&self) -> bool {
+        self.is_frame_empty() && self.synced + 1 == self.number
+    }
+
     /// This turn's frame is to be synced: somebody waits for it.
     pub(super) fn wait_for_frame(&mut self, must_sync: bool) {
         self.must_sync |= must_sync;
@@ -223,7 +231,8 @@ impl Journal {
         self.port.figures.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn is_frame_empty(&self) -> bool {
+    /// Whether everything that was written down has been submitted.
+    pub(super) fn is_frame_empty(&self) -> bool {
         self.frame.len() == FRAME_HEADER_BYTES && !self.is_forced
     }
 

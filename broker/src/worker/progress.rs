@@ -24,13 +24,23 @@ impl<T: Transport> Worker<T> {
             journal.frame.truncate(FRAME_HEADER_BYTES);
             let (cargo, number) = (std::mem::take(&mut journal.cargo), journal.number);
             (journal.number, journal.is_forced) = (number + 1, false);
-            return self.let_go(UnderWay { address: 0, end: 0, must_sync: false, number, cargo });
+            self.let_go(UnderWay { address: 0, end: 0, must_sync: false, number, cargo });
+            return self.send_late();
         }
-        if !journal.submit(index) || journal.late_answers.is_empty() {
-            return;
+        if journal.submit(index) {
+            self.send_late();
         }
+    }
+
+    /// Tells other workers what had to wait until the frame was submitted.
+    fn send_late(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        let joins = std::mem::take(&mut journal.late_joins);
         for (to, answer) in std::mem::take(&mut journal.late_answers) {
             self.answer(to, answer);
+        }
+        for (to, joined) in joins {
+            self.mail(to, Mail::QueueJoined(joined));
         }
     }
 

@@ -248,6 +248,8 @@ pub enum Refused {
     TooLarge,
     /// As many delayed messages as the queue may hold.
     TooManyDelayed,
+    /// A delay longer than any may be, or than the queue keeps messages.
+    DelayTooLong,
     /// A priority above 9.
     BadPriority,
     /// As many groups as there may be.
@@ -287,6 +289,7 @@ impl Refused {
             Self::TooManyBytes => "queue-bytes",
             Self::TooLarge => "message-too-large",
             Self::TooManyDelayed => "queue-delayed",
+            Self::DelayTooLong => "delay-too-long",
             Self::BadPriority => "bad-priority",
             Self::TooManyGroups => "queue-groups",
             Self::TooManyMembers => "group-members",

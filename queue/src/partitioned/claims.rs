@@ -63,6 +63,8 @@ pub(crate) struct Claims {
     pub(crate) keys: Keys,
     /// When the owner that was told to give the partition up has to have done so.
     pub(crate) drain_until: Time,
+    /// Its earliest alarm.
+    pub(crate) alarm_at: Time,
     turn: u8,
 }
 
@@ -78,6 +80,7 @@ impl Claims {
             dying: HashMap::default(),
             keys: Keys::default(),
             drain_until: Time::NEVER,
+            alarm_at: Time::NEVER,
             turn: 0,
         }
     }
@@ -181,13 +184,13 @@ impl Claims {
     fn scan(&mut self, class: usize, partition: &Partition, mode: Mode) -> Pick {
         let Some(waiting) = &partition.waiting else { return Pick::Nothing };
         let wanted = if mode == Mode::Stream { u16::MAX } else { 1 << class };
-        let mut offset = self.next[class].max(partition.start);
+        let mut offset = self.next[class].max(partition.start());
         let mut found = Pick::Nothing;
-        while offset < partition.kept {
+        while offset < partition.kept() {
             let number = offset / CHUNK_LEN;
             let Some(chunk) = waiting.index.chunk(number) else { break };
             if !chunk.may_have(wanted) {
-                offset = ((number + 1) * CHUNK_LEN).min(partition.kept);
+                offset = ((number + 1) * CHUNK_LEN).min(partition.kept());
                 continue;
             }
             if chunk.is_away() {
@@ -245,6 +248,13 @@ impl Claims {
             self.ready[usize::from(priority)].push(Reverse(next));
         }
         ended
+    }
+
+    /// When there is something to do.
+    pub(crate) fn deadline(&self) -> Time {
+        let later = self.later.peek().map_or(Time::NEVER, |&Reverse((due, _, _))| due);
+        let lease = self.leases.deadline().unwrap_or(Time::NEVER);
+        lease.min(later).min(self.drain_until)
     }
 
     /// Whether nothing is under way.

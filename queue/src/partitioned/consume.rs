@@ -2,6 +2,7 @@
 
 use crate::Time;
 
+use super::alarms::Place;
 use super::chunk::Meta;
 use super::claims::Pick;
 use super::group::Owner;
@@ -116,12 +117,13 @@ impl Queue {
         out: &mut Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
-        let lane = &self.groups[at].lanes[usize::from(partition)];
-        if lane.is_barred || !matches!(lane.owner, Owner::Owned(_)) {
+        let group = &self.groups[at];
+        let lane = &group.lanes[usize::from(partition)];
+        if group.is_barred(partition) || !matches!(lane.owner, Owner::Owned(_)) {
             return;
         }
         let home = &self.partitions[usize::from(partition)];
-        if lane.claims.is_none() && lane.floor >= home.kept {
+        if lane.claims.is_none() && lane.floor >= home.kept() {
             return;
         }
         while out.len() < stop && *bytes > 0 {
@@ -171,6 +173,7 @@ impl Queue {
                 let id = MessageId { partition, offset };
                 if meta.is_expired(cx.now) {
                     self.groups[at].counts.expired += 1;
+                    self.counts.expired += 1;
                     self.pass_over(at, id, &meta, cx);
                 } else {
                     self.deliver(at, id, &meta, out, cx);
@@ -229,6 +232,8 @@ impl Queue {
             return;
         }
         claims.leases.insert(lease);
+        let place = Place { group: group.id, partition: id.partition };
+        self.alarms.set(&mut claims.alarm_at, lease.deadline, place);
         group.counts.redelivered += u64::from(failed > 0);
         if let Some(owner) = owner.member()
             && let Ok(member) = group.member(owner)
@@ -238,7 +243,6 @@ impl Queue {
         delivery.attempt = lease.attempt;
         delivery.deadline = lease.deadline;
         out.push(delivery);
-        self.wake_by(lease.deadline);
     }
 
     /// Asks for a chunk, if it is away and was not asked for.

@@ -50,7 +50,7 @@ impl Queue {
             return Err(Refused::NotDying);
         }
         claims.later.push(Reverse((due, id.offset, 0)));
-        self.wake_by(due);
+        self.look_at_lane_by(at, id.partition, due);
         Ok(())
     }
 

@@ -10,6 +10,8 @@
 //! before has nothing of it out any more. Which members get how many is worked out anew whenever a
 //! member comes or goes or a partition becomes free; nothing depends on the way there.
 
+use std::collections::BTreeMap;
+
 use slab::Slab;
 
 use crate::Time;
@@ -36,16 +38,12 @@ impl Owner {
     }
 }
 
-/// One partition, to a group: 40 bytes if nothing waits there.
+/// One partition, to a group: 32 bytes if nothing waits there.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) owner: Owner,
     /// Raised whenever it gets an owner.
     pub(crate) generation: u32,
-    /// How often the cursor was set by hand.
-    pub(crate) seeks: u32,
-    /// It is new, and the old ones have messages that must be settled first.
-    pub(crate) is_barred: bool,
     /// Everything before is settled.
     pub(crate) floor: u64,
     pub(crate) claims: Option<Box<Claims>>,
@@ -53,8 +51,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(floor: u64) -> Self {
-        let (owner, generation, seeks, is_barred) = (Owner::Free, 0, 0, false);
-        Self { owner, generation, seeks, is_barred, floor, claims: None }
+        Self { owner: Owner::Free, generation: 0, floor, claims: None }
     }
 
     #[inline]
@@ -74,7 +71,7 @@ impl Lane {
         let before = self.floor;
         match &mut self.claims {
             Some(claims) => {
-                while self.floor < partition.end
+                while self.floor < partition.end()
                     && (claims.settled.get(self.floor) || partition.is_hole(self.floor))
                 {
                     claims.settled.pass(self.floor);
@@ -82,8 +79,8 @@ impl Lane {
                 }
             }
             None => {
-                self.floor = self.floor.max(partition.start);
-                while self.floor < partition.end && partition.is_hole(self.floor) {
+                self.floor = self.floor.max(partition.start());
+                while self.floor < partition.end() && partition.is_hole(self.floor) {
                     self.floor += 1;
                 }
             }
@@ -104,7 +101,7 @@ impl Lane {
     /// come to, are counted.
     pub(crate) fn lag(&self, partition: &Partition) -> u64 {
         let settled = self.claims.as_ref().map_or(0, |claims| claims.settled.count());
-        (partition.end - self.floor).saturating_sub(settled)
+        (partition.end() - self.floor).saturating_sub(settled)
     }
 }
 
@@ -143,15 +140,42 @@ pub(crate) struct Group {
     pub(crate) members: Slab<Member>,
     pub(crate) lanes: Vec<Lane>,
     joins: u32,
-    /// Lanes that are barred.
-    pub(crate) barred: u32,
+    /// Lanes from here on are barred: they are new, and older ones have messages that must be
+    /// settled first.
+    pub(crate) barred_from: u16,
+    /// How often the cursor of a partition was set by hand, where it was.
+    pub(crate) seeks: BTreeMap<u16, u32>,
     pub(crate) counts: GroupCounts,
 }
 
 impl Group {
     pub(crate) fn new(id: GroupId, commit: Commit) -> Self {
-        let (members, lanes) = (Slab::new(), Vec::new());
-        Self { id, commit, members, lanes, joins: 0, barred: 0, counts: GroupCounts::default() }
+        Self {
+            id,
+            commit,
+            members: Slab::new(),
+            lanes: Vec::new(),
+            joins: 0,
+            barred_from: u16::MAX,
+            seeks: BTreeMap::new(),
+            counts: GroupCounts::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_barred(&self, partition: u16) -> bool {
+        partition >= self.barred_from
+    }
+
+    pub(crate) fn seeks(&self, partition: u16) -> u32 {
+        self.seeks.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// The cursor of a partition is set by hand. Says how often it was, with this time.
+    pub(crate) fn count_seek(&mut self, partition: u16) -> u32 {
+        let seeks = self.seeks.entry(partition).or_default();
+        *seeks += 1;
+        *seeks
     }
 
     #[inline]
@@ -210,15 +234,15 @@ impl Group {
     }
 
     /// Gives each member its share: within one of all others, and as much as can be of what it has.
-    /// Says when the first partition that has to be waited for is given up at the latest.
+    /// Says whether there is a partition that has to be waited for now.
     pub(crate) fn rebalance(
         &mut self,
         config: &Config,
         now: Time,
         actions: &mut Vec<Action>,
-    ) -> Time {
+    ) -> bool {
         if self.members.is_empty() {
-            return Time::NEVER;
+            return false;
         }
         // Who has more keeps more; among equals who came first.
         let mut shares: Vec<Share> = self.shares();
@@ -227,10 +251,10 @@ impl Group {
         for (at, share) in shares.iter_mut().enumerate() {
             share.quota = each + usize::from(at < extra);
         }
-        let mut until = Time::NEVER;
+        let mut is_waited_for = false;
         for share in &mut shares {
             while share.owned > share.quota {
-                until = until.min(self.take_one(share.id, config, now, actions));
+                is_waited_for |= self.take_one(share.id, config, now, actions);
                 share.owned -= 1;
             }
             self.give_back(share, actions);
@@ -248,7 +272,7 @@ impl Group {
                 self.assign(partition as u16, share.id, actions);
             }
         }
-        until
+        is_waited_for
     }
 
     fn shares(&self) -> Vec<Share> {
@@ -258,30 +282,30 @@ impl Group {
         members.map(|id| Share { id, owned: owned(id), quota: 0 }).collect()
     }
 
-    /// Takes a partition from a member, one with nothing out if it has such a one.
+    /// Takes a partition from a member, one with nothing out if it has such a one. Says whether it
+    /// has to be waited for.
     fn take_one(
         &mut self,
         id: MemberId,
         config: &Config,
         now: Time,
         actions: &mut Vec<Action>,
-    ) -> Time {
+    ) -> bool {
         let (mode, commit) = (config.mode, self.commit);
         let owned = (0..self.lanes.len()).filter(|&at| self.lanes[at].owner == Owner::Owned(id));
         let Some(at) = owned.max_by_key(|&at| (!self.lanes[at].is_out(mode, commit), at)) else {
-            return Time::NEVER;
+            return false;
         };
         let lane = &mut self.lanes[at];
         actions.push(Action::Revoking { group: self.id, member: id, partition: at as u16 });
         if !lane.is_out(mode, commit) {
             self.free(at as u16, mode);
-            return Time::NEVER;
+            return false;
         }
         let leases = if mode == Mode::Work { DRAIN_LEASES_MAX } else { 1 };
-        let until = now.plus_millis(u64::from(config.lease_ms) * leases);
         lane.owner = Owner::Draining(id);
-        lane.claims().drain_until = until;
-        until
+        lane.claims().drain_until = now.plus_millis(u64::from(config.lease_ms) * leases);
+        true
     }
 
     /// A member with too few keeps what it was to give up.

@@ -2,6 +2,7 @@
 
 use crate::Time;
 
+use super::alarms::Place;
 use super::change::push_settled;
 use super::group::{Group, Lane, Owner};
 use super::partition::Partition;
@@ -36,9 +37,9 @@ pub enum Commit {
 impl Start {
     pub(crate) fn find(self, partition: &Partition) -> u64 {
         match self {
-            Self::Earliest => partition.start,
-            Self::Latest => partition.end,
-            Self::Offset(offset) => offset.clamp(partition.start, partition.end),
+            Self::Earliest => partition.start(),
+            Self::Latest => partition.end(),
+            Self::Offset(offset) => offset.clamp(partition.start(), partition.end()),
             Self::Timestamp(at) => partition.find_time(at),
         }
     }
@@ -99,14 +100,19 @@ impl Queue {
     /// When there is no such group.
     pub fn remove_group(&mut self, id: GroupId, cx: &mut Context<'_>) -> Result<(), Refused> {
         let at = self.group_at(id)?;
-        self.groups.remove(at);
+        let gone = self.groups.remove(at);
+        for (partition, lane) in (0..).zip(gone.lanes) {
+            if let Some(mut claims) = lane.claims {
+                self.alarms.unset(&mut claims.alarm_at, Place { group: id, partition });
+            }
+        }
         cx.changes.push(Change::GroupRemoved { group: id });
         self.remove_settled_by_all(cx);
         if self.config.mode == Mode::Work && self.groups.is_empty() {
             // Nobody says any more what is done.
             for (partition, home) in (0..).zip(&self.partitions) {
                 let everybody = (GroupId::EVERYBODY, partition);
-                push_settled(cx.changes, everybody, 0, home.start);
+                push_settled(cx.changes, everybody, 0, home.start());
                 home.hole_ranges(|from, to| push_settled(cx.changes, everybody, from, to));
             }
         }
@@ -120,7 +126,7 @@ impl Queue {
         }
         for partition in 0..self.partitions() {
             let home = &self.partitions[usize::from(partition)];
-            for offset in home.start..home.end {
+            for offset in home.start()..home.end() {
                 let at = usize::from(partition);
                 if self.groups.iter().all(|group| group.lanes[at].is_settled(offset)) {
                     self.remove(partition, offset, None, cx.index);
@@ -148,7 +154,8 @@ impl Queue {
         let leases_max = leases_max.min(self.config.limits.leases_per_member_max);
         let member = self.groups[at].add_member(leases_max, cx.now);
         if self.config.member_timeout_ms != 0 {
-            self.wake_by(cx.now.plus_millis(u64::from(self.config.member_timeout_ms)));
+            let at = cx.now.plus_millis(u64::from(self.config.member_timeout_ms));
+            self.members_at = self.members_at.min(at);
         }
         self.rebalance(at, cx);
         Ok(member)
@@ -217,8 +224,13 @@ impl Queue {
     }
 
     pub(crate) fn rebalance(&mut self, at: usize, cx: &mut Context<'_>) {
-        let until = self.groups[at].rebalance(&self.config, cx.now, cx.actions);
-        self.wake_by(until);
+        let is_waited_for = self.groups[at].rebalance(&self.config, cx.now, cx.actions);
+        let partitions = if is_waited_for { self.partitions() } else { 0 };
+        for partition in 0..partitions {
+            let lane = &self.groups[at].lanes[usize::from(partition)];
+            let until = lane.claims.as_ref().map_or(Time::NEVER, |claims| claims.drain_until);
+            self.look_at_lane_by(at, partition, until);
+        }
     }
 
     /// All leases of a partition end: failed attempts, to be repeated at once.
@@ -263,11 +275,9 @@ impl Queue {
     /// Bars those of the group's lanes from `from` on that wait for older partitions.
     pub(crate) fn bar_lanes(&mut self, at: usize, from: usize) {
         let Some(first) = self.growths.first() else { return };
+        let from = from.max(first.before.len()) as u16;
         let group = &mut self.groups[at];
-        for lane in &mut group.lanes[from.max(first.before.len())..] {
-            lane.is_barred = true;
-            group.barred += 1;
-        }
+        group.barred_from = group.barred_from.min(from);
     }
 
     /// Lets groups read new partitions if they have done with what was in the old ones.
@@ -277,7 +287,7 @@ impl Queue {
             return;
         }
         for at in 0..self.groups.len() {
-            if self.groups[at].barred > 0 {
+            if self.groups[at].is_barred(self.partitions() - 1) {
                 self.lift_bars_of(at, cx);
             }
         }
@@ -285,7 +295,8 @@ impl Queue {
 
     #[cold]
     fn lift_bars_of(&mut self, at: usize, cx: &mut Context<'_>) {
-        for growth in &self.growths {
+        let lifted = self.groups[at].barred_from;
+        for growth in self.growths.iter().filter(|growth| growth.to > lifted) {
             let is_done = (0..).zip(&growth.before).all(|(partition, &before)| {
                 self.groups[at].has_done(partition, before, &self.partitions[partition])
             });
@@ -293,14 +304,10 @@ impl Queue {
                 // A later one has these among its old partitions.
                 return;
             }
-            for partition in growth.before.len() as u16..growth.to {
-                let group = &mut self.groups[at];
-                let lane = &mut group.lanes[usize::from(partition)];
-                if std::mem::take(&mut lane.is_barred) {
-                    group.barred -= 1;
-                    group.wake(partition, cx.actions);
-                }
-            }
+            let group = &mut self.groups[at];
+            let opened = group.barred_from..growth.to;
+            group.barred_from = growth.to;
+            opened.for_each(|partition| group.wake(partition, cx.actions));
         }
     }
 }

@@ -32,7 +32,7 @@ pub const MESSAGE_BYTES_MAX: u32 = (1 << 28) - 1;
 pub const PARTITIONS_MAX: u16 = 1024;
 
 /// Milliseconds a message may be delayed, when it is published or when it is put back: 30 days.
-/// A longer delay is cut to this.
+/// A longer delay is refused.
 pub const DELAY_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 
 /// A partition that is to be given on waits for the leases its owner has, at most for so many times
@@ -45,7 +45,7 @@ pub const DRAIN_LEASES_MAX: u64 = 10;
 pub struct Limits {
     /// Messages that are not due yet, as each takes some 60 bytes beside its 24.
     pub delayed_max: u32,
-    /// Consumer groups. Each costs 40 bytes per partition, and looking at it when a message is
+    /// Consumer groups. Each costs 32 bytes per partition, and looking at it when a message is
     /// settled.
     pub groups_max: u32,
     /// Members of one group.

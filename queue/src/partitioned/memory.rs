@@ -1,5 +1,6 @@
 //! What of the index is in memory, and what the log's cleaning asks.
 
+use super::alarms::Place;
 use super::chunk::IndexPool;
 use super::group::Lane;
 use super::index::Look;
@@ -110,6 +111,8 @@ impl Queue {
         for group in &mut self.groups {
             group.wake(partition, cx.actions);
         }
+        // The age of what was in there was not known.
+        self.set_home_alarm(partition);
         true
     }
 
@@ -159,7 +162,7 @@ impl Queue {
     pub fn is_needed(&self, id: MessageId) -> bool {
         let home = self.partitions.get(usize::from(id.partition));
         home.is_some_and(|home| {
-            (home.start..home.end).contains(&id.offset) && !home.is_hole(id.offset)
+            (home.start()..home.end()).contains(&id.offset) && !home.is_hole(id.offset)
         })
     }
 
@@ -205,18 +208,24 @@ impl Queue {
         for group in &mut self.groups {
             group.members.shrink_to_fit();
         }
-        for (at, home) in self.partitions.iter_mut().enumerate() {
-            if home.kept < home.end {
+        for (partition, home) in (0..).zip(&mut self.partitions) {
+            if home.kept() < home.end() {
                 continue;
             }
-            home.shrink(index);
+            if let Some(mut waiting) = home.shrink(index) {
+                self.alarms.unset(&mut waiting.alarm_at, Place::of_queue(partition));
+            }
             for group in &mut self.groups {
-                let lane = &mut group.lanes[at];
-                if lane.floor == home.end && lane.claims.as_ref().is_some_and(|it| it.is_idle()) {
-                    lane.claims = None;
+                let place = Place { group: group.id, partition };
+                let lane = &mut group.lanes[usize::from(partition)];
+                if lane.floor == home.end()
+                    && let Some(mut claims) = lane.claims.take_if(|claims| claims.is_idle())
+                {
+                    self.alarms.unset(&mut claims.alarm_at, place);
                 }
             }
         }
+        self.alarms.shrink();
     }
 
     /// Bytes it takes, without what allocators add.
@@ -228,6 +237,7 @@ impl Queue {
         size_of::<Self>()
             + self.partitions.capacity() * size_of::<super::partition::Partition>()
             + partitions
+            + self.alarms.heap_bytes()
             + self.groups.capacity() * size_of::<super::group::Group>()
             + groups
     }

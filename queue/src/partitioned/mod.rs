@@ -14,6 +14,7 @@
 //! `nack`, `reject` and `extend` are its answers. [`Queue::on_timer`] is due at
 //! [`Queue::deadline`].
 
+mod alarms;
 mod change;
 mod chunk;
 mod claims;

@@ -16,17 +16,17 @@ use super::limits::CHUNK_LEN;
 /// ```
 #[derive(Debug, Default)]
 pub(crate) struct Partition {
-    pub(crate) start: u64,
-    /// What is before may be delivered.
-    pub(crate) kept: u64,
-    pub(crate) end: u64,
-    /// Nothing as long as nothing waits: an idle partition is these 32 bytes.
+    end: u64,
+    /// Nothing as long as nothing waits, so that all three are one: an idle partition is these 16
+    /// bytes.
     pub(crate) waiting: Option<Box<Waiting>>,
 }
 
 /// What a partition with messages has beside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waiting {
+    start: u64,
+    kept: u64,
     pub(crate) index: Index,
     /// Messages that are not gone.
     pub(crate) live: u64,
@@ -36,6 +36,8 @@ pub(crate) struct Waiting {
     pub(crate) delayed: HashMap<u64, Time, RandomState>,
     pub(crate) due: BinaryHeap<Reverse<(Time, u64, u8)>>,
     pub(crate) compaction: Option<Box<Compaction>>,
+    /// Its earliest alarm.
+    pub(crate) alarm_at: Time,
 }
 
 /// Of a compacted stream.
@@ -48,6 +50,44 @@ pub(crate) struct Compaction {
 }
 
 impl Partition {
+    /// The first message that is not gone, or where the next one will be.
+    #[inline]
+    pub(crate) fn start(&self) -> u64 {
+        self.waiting.as_ref().map_or(self.end, |waiting| waiting.start)
+    }
+
+    /// What is before may be delivered.
+    #[inline]
+    pub(crate) fn kept(&self) -> u64 {
+        self.waiting.as_ref().map_or(self.end, |waiting| waiting.kept)
+    }
+
+    /// Where the next message will be.
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// What is before `to` may be delivered.
+    #[inline]
+    pub(crate) fn keep_before(&mut self, to: u64) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.kept = waiting.kept.max(to);
+        }
+    }
+
+    /// The next message will be at `offset`: those between were there once, and are gone.
+    pub(crate) fn skip_to(&mut self, offset: u64) {
+        self.end = self.end.max(offset);
+    }
+
+    #[inline]
+    fn waiting(&mut self) -> &mut Waiting {
+        let end = self.end;
+        let new = || Box::new(Waiting::new(end));
+        self.waiting.get_or_insert_with(new)
+    }
+
     #[inline]
     pub(crate) fn look(&self, offset: u64) -> Look {
         self.waiting.as_ref().map_or(Look::Nothing, |waiting| waiting.index.look(offset))
@@ -72,7 +112,7 @@ impl Partition {
 
     /// When the oldest message came: that of its chunk if the chunk is away.
     pub(crate) fn oldest(&self) -> Option<Time> {
-        if self.live() == 0 { None } else { self.came(self.start) }
+        if self.live() == 0 { None } else { self.came(self.start()) }
     }
 
     /// When a message came, as [`Self::oldest`].
@@ -92,8 +132,7 @@ impl Partition {
         pool: &mut IndexPool,
     ) -> u64 {
         let offset = self.end;
-        self.end += 1;
-        let waiting = self.waiting.get_or_insert_default();
+        let waiting = self.waiting();
         if waiting.live == 0 {
             waiting.priorities = 0;
         }
@@ -104,20 +143,22 @@ impl Partition {
             waiting.delayed.insert(offset, due);
             waiting.due.push(Reverse((due, offset, new.priority)));
         }
+        self.end += 1;
         offset
     }
 
     /// A message of a compacted stream has come, but is not in the log.
     pub(crate) fn note_key(&mut self, key_hash: u64, bytes: u32) {
-        let waiting = self.waiting.get_or_insert_default();
-        waiting.compaction.get_or_insert_default().coming.push_back((key_hash, bytes));
+        let compaction = &mut self.waiting().compaction;
+        compaction.get_or_insert_default().coming.push_back((key_hash, bytes));
     }
 
     /// The message at `offset`, for which [`Self::note_key`] was said in turn, is in the log. Gives
     /// the one it replaces.
     pub(crate) fn replace(&mut self, offset: u64) -> Option<(u64, u32)> {
-        let start = self.start;
-        let compaction = self.waiting.as_mut()?.compaction.as_mut()?;
+        let waiting = self.waiting.as_mut()?;
+        let start = waiting.start;
+        let compaction = waiting.compaction.as_mut()?;
         let (key_hash, bytes) = compaction.coming.pop_front()?;
         compaction.last.insert(key_hash, (offset, bytes)).filter(|(old, _)| *old >= start)
     }
@@ -139,22 +180,11 @@ impl Partition {
         if !waiting.delayed.is_empty() {
             waiting.delayed.remove(&offset);
         }
-        if offset == self.start {
-            self.start = waiting.index.advance(offset, self.end, pool);
-            self.forget_keys();
+        if offset == waiting.start {
+            waiting.start = waiting.index.advance(offset, self.end, pool);
+            waiting.forget_keys();
         }
         Some(freed)
-    }
-
-    /// Keys whose last message was dropped would be remembered for ever.
-    fn forget_keys(&mut self) {
-        let (start, live) = (self.start, self.live());
-        if let Some(waiting) = &mut self.waiting
-            && let Some(compaction) = &mut waiting.compaction
-            && compaction.last.len() as u64 > 2 * live + CHUNK_LEN
-        {
-            compaction.last.retain(|_, (offset, _)| *offset >= start);
-        }
     }
 
     /// Takes the next delayed message that is due, and its priority.
@@ -180,14 +210,14 @@ impl Partition {
     /// The first message that came at `at` or later; the first of its chunk, if that is away.
     pub(crate) fn find_time(&self, at: Time) -> u64 {
         let Some(waiting) = &self.waiting else { return self.end };
-        let mut found = self.start;
+        let mut found = waiting.start;
         for (number, chunk) in waiting.index.chunks() {
             if chunk.first() >= at {
                 break;
             }
             found = number * CHUNK_LEN;
         }
-        let mut offset = found.max(self.start);
+        let mut offset = found.max(waiting.start);
         while offset < self.end {
             match waiting.index.look(offset) {
                 Look::Away => break,
@@ -202,7 +232,7 @@ impl Partition {
     pub(crate) fn hole_ranges(&self, mut each: impl FnMut(u64, u64)) {
         let Some(waiting) = &self.waiting else { return };
         let mut from = None;
-        let mut offset = self.start;
+        let mut offset = waiting.start;
         while offset < self.end {
             let is_whole = waiting.index.chunk(offset / CHUNK_LEN).is_some_and(|chunk| {
                 offset.is_multiple_of(CHUNK_LEN) && u64::from(chunk.live) == CHUNK_LEN
@@ -223,14 +253,13 @@ impl Partition {
         }
     }
 
-    /// Gives memory back if nothing waits.
-    pub(crate) fn shrink(&mut self, pool: &mut IndexPool) {
-        if self.live() == 0
-            && self.start == self.end
-            && let Some(mut waiting) = self.waiting.take()
-        {
-            waiting.index.clear(pool);
-        }
+    /// Gives up what it has beside if nothing waits.
+    pub(crate) fn shrink(&mut self, pool: &mut IndexPool) -> Option<Box<Waiting>> {
+        let end = self.end;
+        let is_idle = |waiting: &mut Box<Waiting>| waiting.live == 0 && waiting.start == end;
+        let mut waiting = self.waiting.take_if(is_idle)?;
+        waiting.index.clear(pool);
+        Some(waiting)
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -241,5 +270,31 @@ impl Partition {
             + waiting.delayed.capacity() * size_of::<(u64, Time)>()
             + waiting.due.capacity() * size_of::<(Time, u64, u8)>()
             + compaction.map_or(0, |compaction| compaction.last.capacity() * 24)
+    }
+}
+
+impl Waiting {
+    fn new(start: u64) -> Self {
+        Self {
+            start,
+            kept: start,
+            index: Index::default(),
+            live: 0,
+            priorities: 0,
+            delayed: HashMap::default(),
+            due: BinaryHeap::new(),
+            compaction: None,
+            alarm_at: Time::NEVER,
+        }
+    }
+
+    /// Keys whose last message was dropped would be remembered for ever.
+    fn forget_keys(&mut self) {
+        let (start, live) = (self.start, self.live);
+        if let Some(compaction) = &mut self.compaction
+            && compaction.last.len() as u64 > 2 * live + CHUNK_LEN
+        {
+            compaction.last.retain(|_, (offset, _)| *offset >= start);
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! The queue: how messages come in, and how they go when there is no room.
 
+use std::sync::Arc;
+
 use crate::Time;
 
+use super::alarms::Alarms;
 use super::change::push_settled;
 use super::chunk::{IndexPool, Meta};
 use super::group::Group;
@@ -33,8 +36,8 @@ pub struct NewMessage {
     pub priority: u8,
     /// Seconds from now until it is not delivered any more.
     pub expiry_s: Option<u32>,
-    /// Not to be delivered before; work queues only, at most
-    /// [`DELAY_MS_MAX`] from now.
+    /// Not to be delivered before; work queues only, at most [`DELAY_MS_MAX`] from now, and before
+    /// it is too old to be kept.
     pub deliver_at: Option<Time>,
     /// Of a dead letter that comes back: what it was. It is passed on to the [`Change`].
     pub original: Option<MessageId>,
@@ -53,12 +56,14 @@ pub(crate) struct Counts {
     pub(crate) enqueued: u64,
     pub(crate) dropped: u64,
     pub(crate) compacted: u64,
+    pub(crate) expired: u64,
 }
 
 /// A durable partitioned queue.
 #[derive(Debug)]
 pub struct Queue {
-    pub(crate) config: Config,
+    /// Shared by all queues that behave the same.
+    pub(crate) config: Arc<Config>,
     pub(crate) partitions: Vec<Partition>,
     /// By number.
     pub(crate) groups: Vec<Group>,
@@ -68,21 +73,25 @@ pub struct Queue {
     pub(crate) bytes: u64,
     pub(crate) delayed: u32,
     pub(crate) counts: Counts,
-    /// Nothing has to be done before; it may be that nothing has to be done then.
-    pub(crate) wake_at: Time,
+    /// When a partition has something to do, or a group in one.
+    pub(crate) alarms: Alarms,
+    /// When the first member has been silent for too long, or earlier.
+    pub(crate) members_at: Time,
 }
 
 impl Queue {
     /// An empty queue. That it exists, and its configuration, is for the owner to write down.
+    /// Queues that share one configuration take less memory.
     ///
     /// # Errors
     /// When the configuration makes no sense.
-    pub fn new(config: Config) -> Result<Self, BadConfig> {
+    pub fn new(config: impl Into<Arc<Config>>) -> Result<Self, BadConfig> {
+        let config = config.into();
         config.check()?;
         let partitions = std::iter::repeat_with(Partition::default);
         Ok(Self {
-            config,
             partitions: partitions.take(usize::from(config.partitions)).collect(),
+            config,
             groups: Vec::new(),
             next_group: 1,
             growths: Vec::new(),
@@ -90,7 +99,8 @@ impl Queue {
             bytes: 0,
             delayed: 0,
             counts: Counts::default(),
-            wake_at: Time::NEVER,
+            alarms: Alarms::default(),
+            members_at: Time::NEVER,
         })
     }
 
@@ -124,14 +134,13 @@ impl Queue {
         cx: &mut Context<'_>,
     ) -> Result<MessageId, Refused> {
         let deliver_at = new.deliver_at.filter(|&at| at > cx.now);
-        self.check(new, deliver_at)?;
+        self.check(new, deliver_at, cx.now)?;
         let retention = &self.config.retention;
         let is_full = self.live >= retention.messages_max
             || self.bytes + u64::from(new.bytes) > retention.bytes_max;
         if is_full {
             self.make_room(new.bytes, cx)?;
         }
-        let deliver_at = deliver_at.map(|at| at.min(cx.now.plus_millis(DELAY_MS_MAX)));
         let partition = self.partition_of(new.key_hash);
         let meta = Meta {
             position: 0,
@@ -143,7 +152,6 @@ impl Queue {
             is_delayed: deliver_at.is_some(),
         };
         let home = &mut self.partitions[usize::from(partition)];
-        let is_first = home.live() == 0;
         let offset = home.push(&meta, deliver_at, cx.index);
         if self.config.is_compacted {
             home.note_key(new.key_hash, new.bytes);
@@ -164,15 +172,17 @@ impl Queue {
         });
         if let Some(due) = deliver_at {
             self.delayed += 1;
-            self.wake_by(due);
+            self.look_at_home_by(partition, due);
         }
-        if is_first && self.config.retention.age_ms_max != 0 {
-            self.wake_by(cx.now.plus_millis(self.config.retention.age_ms_max));
+        if self.config.retention.age_ms_max != 0 {
+            // As a rule there is an alarm for an older message.
+            let at = cx.now.plus_millis(self.config.retention.age_ms_max);
+            self.look_at_home_by(partition, at);
         }
         Ok(id)
     }
 
-    fn check(&self, new: &NewMessage, deliver_at: Option<Time>) -> Result<(), Refused> {
+    fn check(&self, new: &NewMessage, deliver_at: Option<Time>, now: Time) -> Result<(), Refused> {
         if usize::from(new.priority) >= PRIORITIES {
             return Err(Refused::BadPriority);
         }
@@ -180,9 +190,14 @@ impl Queue {
         if new.bytes > MESSAGE_BYTES_MAX || u64::from(new.bytes) > bytes_max {
             return Err(Refused::TooLarge);
         }
-        if deliver_at.is_some() {
+        if let Some(deliver_at) = deliver_at {
             if self.config.mode == Mode::Stream {
                 return Err(Refused::WrongMode);
+            }
+            let delay_ms = deliver_at.millis_since(now);
+            let age_ms_max = self.config.retention.age_ms_max;
+            if delay_ms > DELAY_MS_MAX || age_ms_max != 0 && delay_ms >= age_ms_max {
+                return Err(Refused::DelayTooLong);
             }
             if self.delayed >= self.config.limits.delayed_max {
                 return Err(Refused::TooManyDelayed);
@@ -216,7 +231,7 @@ impl Queue {
     /// Drops the oldest message of a partition, or the oldest chunk.
     pub(crate) fn drop_front(&mut self, partition: u16, cx: &mut Context<'_>) {
         let home = &self.partitions[usize::from(partition)];
-        let start = home.start;
+        let start = home.start();
         let chunk = home.waiting.as_ref().and_then(|it| it.index.chunk(start / CHUNK_LEN));
         let is_whole = chunk.is_some_and(|chunk| {
             chunk.is_away() || (self.config.mode == Mode::Stream && chunk.is_full())
@@ -227,15 +242,15 @@ impl Queue {
 
     /// Drops all messages of a partition before `to`, whoever has them.
     pub(crate) fn trim(&mut self, partition: u16, to: u64, cx: &mut Context<'_>) {
-        let from = self.partitions[usize::from(partition)].start;
+        let from = self.partitions[usize::from(partition)].start();
         for offset in from..to {
             if self.remove(partition, offset, None, cx.index) {
                 self.counts.dropped += 1;
             }
         }
         let home = &mut self.partitions[usize::from(partition)];
-        let start = home.start;
-        home.kept = home.kept.max(start);
+        let start = home.start();
+        home.keep_before(start);
         push_settled(cx.changes, (GroupId::EVERYBODY, partition), from, start);
         let mode = self.config.mode;
         let mut is_freed = false;
@@ -285,10 +300,10 @@ impl Queue {
     #[inline]
     pub fn keep(&mut self, id: MessageId, position: u64, cx: &mut Context<'_>) {
         let Some(home) = self.partitions.get_mut(usize::from(id.partition)) else { return };
-        if id.offset >= home.end {
+        if id.offset >= home.end() {
             return;
         }
-        home.kept = home.kept.max(id.offset + 1);
+        home.keep_before(id.offset + 1);
         if let Some(waiting) = &mut home.waiting {
             waiting.index.set_position(id.offset, position);
         }
@@ -319,7 +334,7 @@ impl Queue {
         if partitions <= from || partitions > PARTITIONS_MAX {
             return Err(Refused::BadPartitions);
         }
-        let before: Vec<u64> = self.partitions.iter().map(|old| old.end).collect();
+        let before: Vec<u64> = self.partitions.iter().map(Partition::end).collect();
         for (partition, &before) in (0..).zip(&before) {
             cx.changes.push(Change::Grown { from, to: partitions, partition, before });
         }
@@ -329,10 +344,6 @@ impl Queue {
             self.rebalance(at, cx);
         }
         Ok(())
-    }
-
-    pub(crate) fn wake_by(&mut self, at: Time) {
-        self.wake_at = self.wake_at.min(at);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A queue from what was written down of it, and what to write down of one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use ahash::RandomState;
 
@@ -136,7 +137,11 @@ impl Restoring {
     ///
     /// # Errors
     /// When the configuration makes no sense.
-    pub fn finish(mut self, config: Config, cx: &mut Context<'_>) -> Result<Queue, BadConfig> {
+    pub fn finish(
+        mut self,
+        config: impl Into<Arc<Config>>,
+        cx: &mut Context<'_>,
+    ) -> Result<Queue, BadConfig> {
         let mut queue = Queue::new(config)?;
         let to = self.growths.keys().map(|&(_, to)| to).max().unwrap_or(0);
         queue.next_group = self.next_group;
@@ -144,7 +149,7 @@ impl Restoring {
             let before = (0..*from).map(|at| before.get(&at).copied().unwrap_or(0)).collect();
             queue.add_partitions(*to, before);
         }
-        debug_assert_eq!(queue.partitions(), to.max(config.partitions));
+        debug_assert_eq!(queue.partitions(), to.max(queue.config.partitions));
         self.groups.retain(|_, group| group.is_there());
         let partitions = std::mem::take(&mut self.partitions);
         for (partition, restored) in partitions {
@@ -154,7 +159,7 @@ impl Restoring {
         }
         self.make_groups(&mut queue);
         queue.lift_bars(cx);
-        queue.wake_at = queue.next_deadline();
+        queue.set_alarms();
         queue.store_what_is_too_much(cx);
         Ok(queue)
     }
@@ -168,17 +173,13 @@ impl Restoring {
     ) {
         let (mode, is_compacted) = (queue.config.mode, queue.config.is_compacted);
         let home = &mut queue.partitions[usize::from(partition)];
-        let mut first = None;
         let mut replaced = Vec::new();
         restored.messages.drain(|Read { offset, meta, key_hash, deliver_at }| {
             if self.is_settled_by_all(MessageId { partition, offset }, mode) {
                 return;
             }
-            if first.is_none() {
-                (home.start, first) = (offset, Some(offset));
-            }
             let deliver_at = deliver_at.filter(|&at| at > cx.now);
-            home.end = offset;
+            home.skip_to(offset);
             home.push(&meta, deliver_at, cx.index);
             queue.live += 1;
             queue.bytes += u64::from(meta.bytes);
@@ -188,9 +189,8 @@ impl Restoring {
                 replaced.extend(home.replace(offset));
             }
         });
-        home.start = first.unwrap_or(restored.end);
-        home.end = restored.end;
-        home.kept = restored.end;
+        home.skip_to(restored.end);
+        home.keep_before(restored.end);
         for (offset, bytes) in replaced {
             queue.remove(partition, offset, Some(bytes), cx.index);
         }
@@ -211,11 +211,13 @@ impl Restoring {
             for (partition, home) in (0..).zip(&queue.partitions) {
                 let settled = restored.settled.get(&partition).unwrap_or(&none);
                 let (seeks, cursor) = restored.cursors.get(&partition).copied().unwrap_or_default();
-                let floor = settled.floor().max(cursor).max(home.start);
+                let floor = settled.floor().max(cursor).max(home.start());
                 let mut lane = Lane::new(floor);
-                lane.seeks = seeks;
+                if seeks > 0 {
+                    group.seeks.insert(partition, seeks);
+                }
                 for offset in settled.above().filter(|&offset| offset >= floor) {
-                    debug_assert!(offset < home.end);
+                    debug_assert!(offset < home.end());
                     lane.claims().settled.mark(offset);
                 }
                 lane.advance(home);
@@ -258,7 +260,7 @@ pub(crate) fn snapshot(queue: &Queue, changes: &mut Vec<Change>) {
     let is_work = queue.config.mode == Mode::Work;
     for (partition, home) in (0..).zip(&queue.partitions) {
         let everybody = (GroupId::EVERYBODY, partition);
-        push_settled(changes, everybody, 0, home.start);
+        push_settled(changes, everybody, 0, home.start());
         if is_work {
             home.hole_ranges(|from, to| push_settled(changes, everybody, from, to));
         }
@@ -267,11 +269,11 @@ pub(crate) fn snapshot(queue: &Queue, changes: &mut Vec<Change>) {
         let (id, commit) = (group.id, group.commit);
         changes.push(Change::GroupCreated { group: id, commit });
         for (partition, lane) in (0..).zip(&group.lanes) {
-            let end = queue.partitions[usize::from(partition)].end;
+            let end = queue.partitions[usize::from(partition)].end();
             if is_work {
                 snapshot_work(id, partition, lane, end, changes);
             } else {
-                let (offset, seeks) = (lane.floor, lane.seeks);
+                let (offset, seeks) = (lane.floor, group.seeks(partition));
                 changes.push(Change::Cursor { group: id, partition, offset, seeks });
             }
         }

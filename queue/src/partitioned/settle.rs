@@ -36,11 +36,12 @@ impl Queue {
         Ok(())
     }
 
-    /// The message could not be handled: it comes again after `delay_ms`, at most
-    /// [`DELAY_MS_MAX`], or the backoff of the queue; after the last attempt it is a dead letter.
+    /// The message could not be handled: it comes again after `delay_ms`, or the backoff of the
+    /// queue; after the last attempt it is a dead letter.
     ///
     /// # Errors
-    /// When the member does not have the message, and always for a stream.
+    /// When the member does not have the message, or the delay is more than [`DELAY_MS_MAX`]; always
+    /// for a stream.
     pub fn nack(
         &mut self,
         group: GroupId,
@@ -51,8 +52,11 @@ impl Queue {
     ) -> Result<(), Refused> {
         let at = self.holder(group, member, id, cx)?;
         self.must_be(Mode::Work)?;
+        if delay_ms.is_some_and(|delay_ms| delay_ms > DELAY_MS_MAX) {
+            return Err(Refused::DelayTooLong);
+        }
         let lease = self.end_lease(at, id, cx).ok_or(Refused::NotLeased)?;
-        self.fail(at, id.partition, &lease, delay_ms.map(|delay| delay.min(DELAY_MS_MAX)), cx);
+        self.fail(at, id.partition, &lease, delay_ms, cx);
         self.settle_up(at, id.partition, cx);
         Ok(())
     }
@@ -127,7 +131,7 @@ impl Queue {
         let mut lease = claims.leases.remove(id.offset).ok_or(Refused::NotLeased)?;
         lease.deadline = cx.now.plus_millis(lease_ms).min(claims.drain_until);
         claims.leases.insert(lease);
-        self.wake_by(lease.deadline);
+        self.look_at_lane_by(at, id.partition, lease.deadline);
         Ok(())
     }
 
@@ -180,14 +184,14 @@ impl Queue {
         let at = self.group_at(group)?;
         self.must_be(Mode::Stream)?;
         let home = self.partitions.get(usize::from(partition)).ok_or(Refused::UnknownPartition)?;
+        let seeks = self.groups[at].count_seek(partition);
         let lane = &mut self.groups[at].lanes[usize::from(partition)];
         lane.floor = start.find(home);
-        lane.seeks += 1;
         if let Some(claims) = &mut lane.claims {
             claims.next = [lane.floor; PRIORITIES];
             claims.settled = Settled::new(lane.floor);
         }
-        let (offset, seeks) = (lane.floor, lane.seeks);
+        let offset = lane.floor;
         cx.changes.push(Change::Cursor { group, partition, offset, seeks });
         self.groups[at].wake(partition, cx.actions);
         self.settle_up(at, partition, cx);
@@ -294,8 +298,9 @@ impl Queue {
 
     /// Writes the cursor down, in place of what was said of it last.
     fn move_cursor(&mut self, at: usize, partition: u16, cx: &mut Context<'_>) {
-        let lane = &self.groups[at].lanes[usize::from(partition)];
-        let (group, offset, seeks) = (self.groups[at].id, lane.floor, lane.seeks);
+        let group = &self.groups[at];
+        let (offset, seeks) = (group.lanes[usize::from(partition)].floor, group.seeks(partition));
+        let group = group.id;
         let new = Change::Cursor { group, partition, offset, seeks };
         for change in cx.changes.iter_mut().rev().take(8) {
             if let Change::Cursor { group: in_group, partition: in_partition, seeks: of, .. } =
@@ -332,7 +337,7 @@ impl Queue {
         claims.failed.insert(lease.offset, attempts);
         claims.retry(lease.offset, lease.priority, due, cx.now);
         if due > cx.now {
-            self.wake_by(due);
+            self.look_at_lane_by(at, partition, due);
         } else {
             self.groups[at].wake(partition, cx.actions);
         }

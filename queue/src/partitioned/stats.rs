@@ -80,7 +80,7 @@ impl Queue {
         };
         for (lane, home) in group.lanes.iter().zip(&self.partitions) {
             stats.lag += lane.lag(home);
-            if lane.floor < home.end
+            if lane.floor < home.end()
                 && let Some(came) = home.came(lane.floor)
             {
                 stats.oldest_age_ms = stats.oldest_age_ms.max(now.millis_since(came));
@@ -133,6 +133,13 @@ impl Queue {
         self.counts.dropped
     }
 
+    /// Messages that were too old when a group came to them, for each group, since then.
+    #[inline]
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.counts.expired
+    }
+
     /// Messages a newer one of their key took the place of, since then.
     #[inline]
     #[must_use]
@@ -145,7 +152,7 @@ impl Queue {
     pub fn first_ids(&self, max: usize) -> Vec<MessageId> {
         let mut ids = Vec::new();
         for (partition, home) in (0..).zip(&self.partitions) {
-            let waiting = (home.start..home.kept).filter(|&offset| !home.is_hole(offset));
+            let waiting = (home.start()..home.kept()).filter(|&offset| !home.is_hole(offset));
             let left = max - ids.len();
             ids.extend(waiting.take(left).map(|offset| MessageId { partition, offset }));
         }

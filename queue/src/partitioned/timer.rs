@@ -4,43 +4,109 @@ use std::cmp::Reverse;
 
 use crate::Time;
 
+use super::alarms::Place;
 use super::group::Owner;
 use super::limits::CHUNK_LEN;
 use super::queue::{Context, Queue};
-use super::{Action, MessageId, Mode};
+use super::{Action, GroupId, MessageId, Mode};
 
 impl Queue {
     /// When [`Self::on_timer`] has something to do, or earlier.
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        (self.wake_at != Time::NEVER).then_some(self.wake_at)
+        let at = self.alarms.next().min(self.members_at);
+        (at != Time::NEVER).then_some(at)
     }
 
     /// Leases end, messages become due, members time out, old messages go. A lease is its holder's
     /// until this is called.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
-        if cx.now < self.wake_at {
+        if self.deadline().is_none_or(|at| cx.now < at) {
             return;
         }
+        let due = self.take_due(cx.now);
+        let (homes, lanes) = due.split_at(due.partition_point(|place| place.is_of_queue()));
         // First, so that nothing is asked for about a message that goes.
-        self.drop_old(cx);
+        for home in homes {
+            self.drop_old(home.partition, cx);
+        }
         self.time_out_members(cx);
-        self.release_due(cx);
-        for at in 0..self.groups.len() {
-            for partition in 0..self.partitions() {
+        for home in homes {
+            self.release_due(home.partition, cx);
+            self.set_home_alarm(home.partition);
+        }
+        for &Place { group, partition } in lanes {
+            if let Ok(at) = self.group_at(group) {
                 self.end_overdue(at, partition, cx);
                 self.retry_due(at, partition, cx);
+                self.set_lane_alarm(at, partition);
             }
         }
-        self.end_drains(cx);
         self.lift_bars(cx);
-        self.wake_at = self.next_deadline();
+    }
+
+    /// Takes the alarms that ring, in the order of places.
+    fn take_due(&mut self, now: Time) -> Vec<Place> {
+        let mut due = Vec::new();
+        while let Some(place) = self.alarms.pop_due(now) {
+            if let Some(alarm_at) = self.alarm_at(place) {
+                *alarm_at = Time::NEVER;
+                due.push(place);
+            }
+        }
+        due.sort_unstable();
+        due
+    }
+
+    /// The earliest alarm of what is there.
+    fn alarm_at(&mut self, Place { group, partition }: Place) -> Option<&mut Time> {
+        if group == GroupId::EVERYBODY {
+            let home = self.partitions.get_mut(usize::from(partition))?;
+            return home.waiting.as_mut().map(|waiting| &mut waiting.alarm_at);
+        }
+        let at = self.group_at(group).ok()?;
+        let claims = self.groups[at].lanes.get_mut(usize::from(partition))?.claims.as_mut()?;
+        Some(&mut claims.alarm_at)
+    }
+
+    /// Something happens in a partition at that time.
+    #[inline]
+    pub(crate) fn look_at_home_by(&mut self, partition: u16, at: Time) {
+        if let Some(waiting) = &mut self.partitions[usize::from(partition)].waiting {
+            self.alarms.set(&mut waiting.alarm_at, at, Place::of_queue(partition));
+        }
+    }
+
+    /// And to a group in a partition.
+    pub(crate) fn look_at_lane_by(&mut self, at: usize, partition: u16, due: Time) {
+        let group = &mut self.groups[at];
+        if let Some(claims) = &mut group.lanes[usize::from(partition)].claims {
+            let place = Place { group: group.id, partition };
+            self.alarms.set(&mut claims.alarm_at, due, place);
+        }
+    }
+
+    pub(crate) fn set_home_alarm(&mut self, partition: u16) {
+        let due = self.partitions[usize::from(partition)].next_due().unwrap_or(Time::NEVER);
+        let old = self.too_old_at(partition).unwrap_or(Time::NEVER);
+        self.look_at_home_by(partition, due.min(old));
+    }
+
+    fn set_lane_alarm(&mut self, at: usize, partition: u16) {
+        let lane = &self.groups[at].lanes[usize::from(partition)];
+        let due = lane.claims.as_ref().map_or(Time::NEVER, |claims| claims.deadline());
+        self.look_at_lane_by(at, partition, due);
+    }
+
+    /// After a restart: groups have nothing under way.
+    pub(crate) fn set_alarms(&mut self) {
+        (0..self.partitions()).for_each(|partition| self.set_home_alarm(partition));
     }
 
     fn time_out_members(&mut self, cx: &mut Context<'_>) {
         let timeout_ms = u64::from(self.config.member_timeout_ms);
-        if timeout_ms == 0 {
+        if timeout_ms == 0 || cx.now < self.members_at {
             return;
         }
         for at in 0..self.groups.len() {
@@ -51,15 +117,16 @@ impl Queue {
                 debug_assert_eq!(left, Ok(()));
             }
         }
+        let members = self.groups.iter().flat_map(|group| group.members.iter());
+        let seen = members.map(|(_, member)| member.seen).min();
+        self.members_at = seen.map_or(Time::NEVER, |seen| seen.plus_millis(timeout_ms));
     }
 
-    fn drop_old(&mut self, cx: &mut Context<'_>) {
-        for partition in 0..self.partitions() {
-            while let Some(at) = self.too_old_at(partition)
-                && at <= cx.now
-            {
-                self.drop_front(partition, cx);
-            }
+    fn drop_old(&mut self, partition: u16, cx: &mut Context<'_>) {
+        while let Some(at) = self.too_old_at(partition)
+            && at <= cx.now
+        {
+            self.drop_front(partition, cx);
         }
     }
 
@@ -70,7 +137,7 @@ impl Queue {
         if age_ms_max == 0 || home.live() == 0 {
             return None;
         }
-        let number = home.start / CHUNK_LEN;
+        let number = home.start() / CHUNK_LEN;
         let index = &home.waiting.as_ref()?.index;
         let is_whole = self.config.mode == Mode::Stream || index.chunk(number)?.is_away();
         let came = match is_whole {
@@ -81,17 +148,15 @@ impl Queue {
         Some(came.plus_millis(age_ms_max))
     }
 
-    fn release_due(&mut self, cx: &mut Context<'_>) {
-        for partition in 0..self.partitions() {
-            let at = usize::from(partition);
-            while let Some((offset, priority)) = self.partitions[at].pop_due(cx.now) {
-                self.delayed -= 1;
-                for group in &mut self.groups {
-                    if let Some(claims) = &mut group.lanes[at].claims {
-                        claims.on_due(offset, priority);
-                    }
-                    group.wake(partition, cx.actions);
+    fn release_due(&mut self, partition: u16, cx: &mut Context<'_>) {
+        let at = usize::from(partition);
+        while let Some((offset, priority)) = self.partitions[at].pop_due(cx.now) {
+            self.delayed -= 1;
+            for group in &mut self.groups {
+                if let Some(claims) = &mut group.lanes[at].claims {
+                    claims.on_due(offset, priority);
                 }
+                group.wake(partition, cx.actions);
             }
         }
     }
@@ -110,7 +175,8 @@ impl Queue {
             }
             self.fail(at, partition, &lease, None, cx);
         }
-        if until <= cx.now && matches!(owner, Owner::Draining(_)) {
+        let is_over = until <= cx.now && matches!(owner, Owner::Draining(_));
+        if is_over || self.groups[at].is_drained(partition, self.config.mode) {
             self.end_leases(at, partition, cx);
             self.groups[at].free(partition, self.config.mode);
             self.rebalance(at, cx);
@@ -138,29 +204,5 @@ impl Queue {
         if is_any {
             group.wake(partition, cx.actions);
         }
-    }
-
-    pub(crate) fn next_deadline(&self) -> Time {
-        let mut next = Time::NEVER;
-        let mut by = |at: Option<Time>| next = next.min(at.unwrap_or(Time::NEVER));
-        for (partition, home) in (0..).zip(&self.partitions) {
-            by(home.next_due());
-            by(self.too_old_at(partition));
-        }
-        let timeout_ms = u64::from(self.config.member_timeout_ms);
-        for group in &self.groups {
-            for lane in &group.lanes {
-                if let Some(claims) = &lane.claims {
-                    by(claims.leases.deadline());
-                    by(claims.later.peek().map(|&Reverse((due, _, _))| due));
-                    by(Some(claims.drain_until));
-                }
-            }
-            if timeout_ms != 0 {
-                let seen = group.members.iter().map(|(_, member)| member.seen);
-                by(seen.min().map(|seen| seen.plus_millis(timeout_ms)));
-            }
-        }
-        next
     }
 }

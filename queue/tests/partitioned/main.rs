@@ -7,4 +7,6 @@ mod scenes;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod timers;
+#[cfg(test)]
 mod work;

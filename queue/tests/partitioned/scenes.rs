@@ -9,12 +9,12 @@ use dunlin_queue::partitioned::{
 
 use super::rig::written_again;
 
-struct Desk {
-    queue: Queue,
-    now: Time,
-    changes: Vec<Change>,
-    actions: Vec<Action>,
-    index: IndexPool,
+pub(crate) struct Desk {
+    pub(crate) queue: Queue,
+    pub(crate) now: Time,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) index: IndexPool,
 }
 
 macro_rules! call {
@@ -31,7 +31,7 @@ macro_rules! call {
 }
 
 impl Desk {
-    fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             queue: Queue::new(config).unwrap(),
             now: Time::from_millis(1_000_000),
@@ -41,31 +41,36 @@ impl Desk {
         }
     }
 
-    fn put(&mut self, new: NewMessage) -> MessageId {
+    pub(crate) fn put(&mut self, new: NewMessage) -> MessageId {
         let id = call!(self, enqueue, &new).unwrap();
         call!(self, keep, id, 1 + id.offset);
         id
     }
 
-    fn put_key(&mut self, key_hash: u64) -> MessageId {
+    pub(crate) fn put_key(&mut self, key_hash: u64) -> MessageId {
         self.put(NewMessage { key_hash, bytes: 100, ..NewMessage::default() })
     }
 
-    fn group(&mut self) -> GroupId {
+    pub(crate) fn group(&mut self) -> GroupId {
         call!(self, create_group, Start::Earliest, Commit::Auto).unwrap()
     }
 
-    fn join(&mut self, group: GroupId) -> MemberId {
+    pub(crate) fn join(&mut self, group: GroupId) -> MemberId {
         call!(self, join, group, u32::MAX).unwrap()
     }
 
-    fn poll(&mut self, group: GroupId, member: MemberId, credit: usize) -> Vec<Delivery> {
+    pub(crate) fn poll(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+        credit: usize,
+    ) -> Vec<Delivery> {
         let mut out = Vec::new();
         call!(self, poll, group, member, credit, &mut out).unwrap();
         out
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(crate) fn pass(&mut self, ms: u64) {
         self.now = self.now.plus_millis(ms);
         call!(self, on_timer);
     }
@@ -292,7 +297,7 @@ fn settling_in_order_is_one_change() {
 }
 
 #[test]
-fn an_idle_queue_of_eight_partitions_takes_less_than_a_kibibyte() {
+fn an_idle_queue_of_eight_partitions_takes_some_hundred_bytes() {
     let mut desk = Desk::new(Config::default());
     let group = desk.group();
     let member = desk.join(group);
@@ -307,8 +312,8 @@ fn an_idle_queue_of_eight_partitions_takes_less_than_a_kibibyte() {
     let with_group = desk.queue.memory_bytes();
     let bare = Queue::new(Config::default()).unwrap().memory_bytes();
     println!("{bare} bytes, {with_group} bytes with a group");
-    assert!(with_group <= 1024, "{with_group} bytes, with a group");
-    assert!(bare <= 640, "{bare} bytes");
+    assert!(with_group <= 704, "{with_group} bytes, with a group");
+    assert!(bare <= 320, "{bare} bytes");
 }
 
 #[test]

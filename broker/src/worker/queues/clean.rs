@@ -25,7 +25,7 @@ impl<T: Transport> Worker<T> {
     }
 
     fn key_of(&self, qid: u64) -> Option<QueueKey> {
-        let slot = *self.queues.by_qid.get(&qid)?;
+        let slot = self.queues.directory.find_qid(qid, &self.queues.slots)?;
         Some(QueueKey { slot, qid })
     }
 

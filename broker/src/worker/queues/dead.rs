@@ -33,6 +33,27 @@ pub(super) struct Undertaking {
     pub(super) being_read: usize,
 }
 
+/// How a queue's dead letters fare that are to go where those are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Burials {
+    /// Tries for which there was no room.
+    pub(super) failures: u32,
+    /// The last one has failed.
+    is_stuck: bool,
+}
+
+impl Burials {
+    fn succeeded(&mut self) {
+        self.is_stuck = false;
+    }
+
+    /// Says whether that is news: there is a try for each dead letter and minute, maybe for days.
+    fn failed(&mut self) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        !std::mem::replace(&mut self.is_stuck, true)
+    }
+}
+
 /// A dead letter that is to be put back when it has been read.
 #[derive(Debug)]
 pub(super) struct Redriven {
@@ -64,8 +85,14 @@ impl<T: Transport> Worker<T> {
             false => queue.bury_failed(dead.group, dead.id, cx),
         });
         self.absorb(key);
-        if let Err(refusal) = result {
-            tracing::warn!(reason = refusal.reason, id = ?dead.id, "a dead letter has to wait");
+        let Some(slot) = self.queues.get_mut(key) else { return };
+        match result {
+            Ok(_) => slot.burials.succeeded(),
+            Err(Refusal { reason, .. }) => {
+                if slot.burials.failed() {
+                    tracing::warn!(queue = %slot.name, reason, "dead letters have to wait");
+                }
+            }
         }
     }
 
@@ -233,5 +260,20 @@ impl<T: Transport> Worker<T> {
         let _ = self.with_queue(graves, |queue, cx| queue.discard(id, cx));
         self.absorb(graves);
         Ok(receipt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_stuck_with_dead_letters_says_so_once_until_one_goes() {
+        let mut burials = Burials::default();
+        let news: Vec<bool> = (0..3).map(|_| burials.failed()).collect();
+        assert_eq!(news, [true, false, false]);
+        burials.succeeded();
+        assert!(burials.failed());
+        assert_eq!(burials.failures, 4);
     }
 }

@@ -301,14 +301,17 @@ impl<T: Transport> Worker<T> {
     pub(in crate::worker) fn undeliverable_from_queue(&mut self, entry: Entry, reason: DropReason) {
         let number = self.pool.get(&entry.message).publisher;
         entry.release(&mut self.pool);
+        if reason == DropReason::Expired {
+            // The queue finds that out itself, and counts it.
+            return self.note_answer(number, ClientAnswer::Unsent);
+        }
+        self.counters.drop(reason);
         let answer = match reason {
             // Too large for this client: an attempt has failed, and the last one makes it a dead
             // letter.
             DropReason::PacketTooLarge => ClientAnswer::Refused,
-            // Its time is over; the queue finds that out itself.
             _ => ClientAnswer::Unsent,
         };
-        self.counters.drop(reason);
         self.note_answer(number, answer);
     }
 }

@@ -21,11 +21,18 @@ impl<T: Transport> Worker<T> {
         let (refusal, is_recorded) = (result.err(), result == Ok(true));
         if join.ticket != 0 {
             let (ticket, at) = (join.ticket, join.at);
-            self.mail(from, Mail::QueueJoined(QueueJoined { ticket, at, refusal, is_recorded }));
+            let joined = QueueJoined { ticket, at, refusal, is_recorded };
+            match &mut self.journal {
+                // It says that this turn's frame is on its way.
+                Some(journal) if is_recorded && !journal.is_frame_empty() => {
+                    journal.late_joins.push((from, joined));
+                }
+                _ => self.mail(from, Mail::QueueJoined(joined)),
+            }
         }
     }
 
-    /// Says whether something was written down that has to be safe.
+    /// Says whether something was written down that has to be safe: the group.
     pub(super) fn on_queue_join_here(&mut self, join: &QueueJoin) -> Result<bool, Refusal> {
         let key = match self.queues.find(&join.queue) {
             Some(key) => key,
@@ -66,10 +73,17 @@ impl<T: Transport> Worker<T> {
                 known.terms = terms;
             }
             self.queues.list(key, group, member);
-            return Ok(false);
+            return Ok(self.is_unsafe(key));
         }
         self.add_member(key, group, join, terms)?;
-        Ok(existing.is_none() && self.is_durable_queue(key))
+        Ok(self.is_unsafe(key))
+    }
+
+    /// Whether a crash could take a group of the queue back: one that somebody else has made a
+    /// moment ago, too.
+    fn is_unsafe(&self, key: QueueKey) -> bool {
+        let is_synced = self.journal.as_ref().is_none_or(|journal| journal.is_synced());
+        !is_synced && self.is_durable_queue(key)
     }
 
     /// Whether the group outlives a crash is for its only session to say, each time it comes.
@@ -123,8 +137,8 @@ impl<T: Transport> Worker<T> {
     ) -> Result<(), Refusal> {
         let Some(start) = join.start.filter(|_| join.is_replay) else { return Ok(()) };
         let Some(slot) = self.queues.get(key) else { return Ok(()) };
-        let mut others = slot.members.iter().filter(|(of, _)| of.0 == group);
-        if others.any(|(_, member)| member.session != join.session) {
+        let is_other = |member: &Member| member.session != join.session;
+        if slot.members.iter().any(|(of, member)| of.0 == group && is_other(member)) {
             return Err(Refusal::bad_request("the group has other consumers: no stream-replay"));
         }
         for partition in 0..slot.queue.partitions() {

@@ -22,6 +22,7 @@ mod consumer_record;
 mod contents;
 mod dead;
 mod deliver;
+mod directory;
 mod enqueue;
 mod join;
 mod load;
@@ -33,6 +34,7 @@ mod refusal;
 mod registry;
 mod restore;
 mod run;
+mod sparse;
 mod stats;
 mod verbs;
 
@@ -42,7 +44,9 @@ use std::sync::Arc;
 use ahash::RandomState;
 use dunlin_packets::{PropertiesBuf, QoS};
 use dunlin_queue::Time;
-use dunlin_queue::partitioned::{Action, Change, Delivery, GroupId, IndexPool, MemberId, Queue};
+use dunlin_queue::partitioned::{
+    Action, Change, Config, Delivery, GroupId, IndexPool, MemberId, Queue,
+};
 use slab::Slab;
 
 pub(super) use deliver::{QueueAnswer, QueueDeliver};
@@ -51,12 +55,15 @@ pub(super) use publish::{QueueAnswered, QueuePublish};
 
 pub(super) use consume::{Consumer, ConsumerChange};
 use contents::Contents;
-use dead::Undertaking;
+use dead::{Burials, Undertaking};
 use deliver::{Outgoing, Waiting};
+use directory::Directory;
 use load::Load;
 use open_acks::OpenAcks;
 pub(super) use record::QueuedCargo;
 pub(super) use refusal::Refusal;
+use registry::core_config;
+use sparse::SparseMap;
 
 use super::acknowledge::Acknowledgement;
 use super::conn::ConnId;
@@ -125,12 +132,12 @@ pub(super) struct QueueSlot {
     level: Level,
     queue: Queue,
     groups: Vec<GroupSlot>,
-    members: BTreeMap<(GroupId, MemberId), Member>,
+    members: SparseMap<(GroupId, MemberId), Member>,
     /// Members that had messages and said nothing for too long. They are members again when they
     /// say something.
-    lapsed: BTreeMap<(GroupId, MemberId), Member>,
+    lapsed: SparseMap<(GroupId, MemberId), Member>,
     /// Which member a session is, or was when it lapsed.
-    by_session: BTreeMap<(SessionKey, GroupId), MemberId>,
+    by_session: SparseMap<(SessionKey, GroupId), MemberId>,
     /// Messages in memory, by partition.
     contents: Vec<Contents>,
     /// The earliest timer that is set for it.
@@ -139,10 +146,13 @@ pub(super) struct QueueSlot {
     counted_bytes: u64,
     /// Drops it has been counted with.
     counted_drops: u64,
+    /// And expired messages.
+    counted_expired: u64,
     /// Where all of it but its messages was last written down together.
     state_at: u64,
     /// Looks in a row at which nobody used it.
     idle_looks: u8,
+    burials: Burials,
     /// What `$SYS` said of it last.
     said: u64,
 }
@@ -159,16 +169,6 @@ impl QueueSlot {
             self.contents = Vec::new();
         }
         self.groups.shrink_to_fit();
-        if self.members.is_empty() {
-            // An empty map keeps a node.
-            self.members = BTreeMap::new();
-        }
-        if self.by_session.is_empty() {
-            self.by_session = BTreeMap::new();
-        }
-        if self.lapsed.is_empty() {
-            self.lapsed = BTreeMap::new();
-        }
     }
 
     fn group(&self, id: GroupId) -> Option<&GroupSlot> {
@@ -198,13 +198,11 @@ struct Ready {
 pub(super) struct Queues {
     /// Boxed, as a table of thousands is moved as a whole when it grows.
     slots: Slab<Box<QueueSlot>>,
-    by_name: HashMap<Box<str>, u32, RandomState>,
-    /// By their number in the log.
-    by_qid: HashMap<u64, u32, RandomState>,
+    directory: Directory,
     index: IndexPool,
     defaults: Arc<QueueConfig>,
-    /// Queues, without those of dead letters.
-    count: usize,
+    /// What the core of a queue goes by that has the defaults.
+    usual: Arc<Config>,
     /// Where `$SYS` goes on with them.
     sys_from: usize,
     /// Numbers of queues where there is no log to draw them from.
@@ -253,12 +251,11 @@ impl Queues {
         let memory_bytes = settings.durability.memory_bytes;
         Self {
             slots: Slab::new(),
-            by_name: HashMap::default(),
-            by_qid: HashMap::default(),
+            directory: Directory::default(),
             // Without a log there is nowhere else.
             index: IndexPool::new(usize::MAX),
             defaults: Arc::new(settings.queues.defaults.clone()),
-            count: 0,
+            usual: Arc::new(core_config(&settings.queues.defaults)),
             sys_from: 0,
             last_qid: 0,
             is_busy: true,
@@ -329,8 +326,13 @@ impl Queues {
     }
 
     fn find(&self, name: &str) -> Option<QueueKey> {
-        let slot = *self.by_name.get(name)?;
+        let slot = self.directory.find(name, &self.slots)?;
         Some(self.slots.get(slot as usize)?.key)
+    }
+
+    /// A configuration of the core, shared with all queues that have the usual one.
+    fn share(&self, config: Config) -> Arc<Config> {
+        if config == *self.usual { Arc::clone(&self.usual) } else { Arc::new(config) }
     }
 
     /// Notes that a member may be able to get something.

@@ -109,11 +109,15 @@ impl<T: Transport> Worker<T> {
             *log_bytes = (*log_bytes + bytes).saturating_sub(slot.counted_bytes);
             slot.counted_bytes = bytes;
         }
-        let drops = slot.queue.drops();
-        if drops > slot.counted_drops {
-            let count = (drops - slot.counted_drops) as usize;
-            slot.counted_drops = drops;
-            self.counters.drop_many(DropReason::QueueRetention, count);
+        let counts = [
+            (DropReason::QueueRetention, slot.queue.drops(), &mut slot.counted_drops),
+            (DropReason::Expired, slot.queue.expired(), &mut slot.counted_expired),
+        ];
+        for (reason, count, counted) in counts {
+            let new = count - std::mem::replace(counted, count);
+            if new > 0 {
+                self.counters.drop_many(reason, new as usize);
+            }
         }
         if let Some(deadline) = slot.queue.deadline()
             && Timers::round(deadline.max(now)) < slot.timer_at

@@ -80,6 +80,10 @@ impl From<Refused> for Refusal {
             Refused::NotDelivered => {
                 (ReasonCode::ImplementationSpecificError, "not delivered as far as that")
             }
+            Refused::DelayTooLong => (
+                ReasonCode::ImplementationSpecificError,
+                "a delay of more than 30 days, or of more than messages are kept",
+            ),
             Refused::BadPriority => (ReasonCode::ImplementationSpecificError, "bad priority"),
             Refused::BadPartitions | Refused::NotDying => {
                 (ReasonCode::ImplementationSpecificError, "not possible")

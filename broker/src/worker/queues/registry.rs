@@ -1,6 +1,5 @@
 //! The queues at home here: made, opened, and removed when nobody uses them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_packets::ReasonCode;
@@ -9,7 +8,7 @@ use dunlin_queue::partitioned::{Config, Queue};
 use dunlin_router::{QueueId, Subscription, Target};
 
 use super::consume::is_dead;
-use super::{QueueKey, QueueSlot, Queues, Refusal};
+use super::{Burials, QueueKey, QueueSlot, Queues, Refusal, SparseMap};
 use crate::queues::{QueueConfig, QueueName};
 use crate::store::record::Record;
 use crate::worker::settings::Level;
@@ -26,15 +25,19 @@ impl<T: Transport> Worker<T> {
         if !self.shared.settings.queues.auto_create && !is_dead(name) {
             return Err(Refusal::bad_topic("there is no such queue"));
         }
-        // Those of dead letters are not counted: there is one for each other at most.
-        if !is_dead(name) && self.queues.count >= self.shared.settings.queues.max {
-            return Err(Refusal::new(ReasonCode::QuotaExceeded, "as many queues as there may be"));
-        }
         if let Some(code) = self.log_refusal() {
             return Err(Refusal::of_storage(code));
         }
+        if self.is_counted(name) && !self.shared.try_add_queue() {
+            return Err(Refusal::new(ReasonCode::QuotaExceeded, "as many queues as there may be"));
+        }
         let config = self.queue_config(name);
         Ok(self.create_queue(name, &config))
+    }
+
+    /// Whether a queue counts when it is made and when it is removed.
+    pub(super) fn is_counted(&self, name: &str) -> bool {
+        !is_dead(name) && !self.shared.settings.queues.is_declared(name)
     }
 
     /// The configuration of a queue: its own, that of its origin for dead letters, or the usual.
@@ -54,7 +57,8 @@ impl<T: Transport> Worker<T> {
 
     /// Makes a queue.
     pub(super) fn create_queue(&mut self, name: &str, config: &Arc<QueueConfig>) -> QueueKey {
-        let queue = Queue::new(core_config(config)).unwrap_or_else(|bad| {
+        let core = self.queues.share(core_config(config));
+        let queue = Queue::new(core).unwrap_or_else(|bad| {
             unreachable!("the configuration was checked at the start: {bad:?}");
         });
         let qid = match &self.journal {
@@ -91,20 +95,20 @@ impl<T: Transport> Worker<T> {
             level,
             queue,
             groups: Vec::new(),
-            members: BTreeMap::new(),
-            lapsed: BTreeMap::new(),
-            by_session: BTreeMap::new(),
+            members: SparseMap::default(),
+            lapsed: SparseMap::default(),
+            by_session: SparseMap::default(),
             contents: Vec::new(),
             timer_at: Time::NEVER,
             counted_bytes: 0,
             counted_drops: 0,
+            counted_expired: 0,
             state_at: 0,
             idle_looks: 0,
+            burials: Burials::default(),
             said: 0,
         }));
-        self.queues.count += usize::from(!is_dead(name));
-        self.queues.by_name.insert(name.into(), key.slot);
-        self.queues.by_qid.insert(qid, key.slot);
+        self.queues.directory.add(key.slot, &self.queues.slots);
         let is_counted = config.is_capture_acknowledged && level != Level::Memory;
         for filter in &captures {
             let target = Target::Queue(QueueId(key.slot));
@@ -160,11 +164,9 @@ impl<T: Transport> Worker<T> {
     /// Ends a queue that was made because somebody named it, and that nobody uses.
     pub(super) fn remove_queue(&mut self, key: QueueKey) {
         let is_durable = self.is_durable_queue(key);
-        let Queues { slots, by_name, by_qid, log_bytes, count, .. } = &mut self.queues;
+        let Queues { slots, directory, log_bytes, .. } = &mut self.queues;
         let Some(slot) = slots.try_remove(key.slot as usize) else { return };
-        *count -= usize::from(!is_dead(&slot.name));
-        by_name.remove(&slot.name);
-        by_qid.remove(&key.qid);
+        directory.remove(key.slot, &slot);
         *log_bytes = log_bytes.saturating_sub(slot.counted_bytes);
         if let Some(journal) = self.journal.as_mut().filter(|_| is_durable) {
             journal.write(&Record::QueueEnd { qid: key.qid });
@@ -183,6 +185,9 @@ impl<T: Transport> Worker<T> {
             {
                 journal.port.remove_durable_session();
             }
+        }
+        if self.is_counted(&slot.name) {
+            self.shared.remove_queue();
         }
         tracing::info!(queue = %slot.name, "a queue that nobody used was removed");
         if slot.said != 0 {

@@ -20,6 +20,7 @@ impl<T: Transport> Worker<T> {
         } else {
             core.is_serial = false;
         }
+        let core = self.queues.share(core);
         let now = self.now;
         let queues = &mut self.queues;
         let (changes, actions) = (&mut queues.changes, &mut queues.actions);
@@ -33,6 +34,9 @@ impl<T: Transport> Worker<T> {
             }
         };
         let key: QueueKey = self.insert_queue(qid, &name, &config, queue);
+        if self.is_counted(&name) {
+            self.shared.add_restored_queue();
+        }
         if let Some(slot) = self.queues.get_mut(key) {
             let known: Vec<_> = slot.queue.group_ids().collect();
             slot.groups = groups

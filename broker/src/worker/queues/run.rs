@@ -116,9 +116,8 @@ impl<T: Transport> Worker<T> {
         let keys: Vec<QueueKey> = self.queues.slots.iter().map(|(_, slot)| slot.key).collect();
         for key in keys {
             self.remove_idle_groups(key);
-            let declared = &self.shared.settings.queues.declared;
             let Some(slot) = self.queues.get_mut(key) else { continue };
-            let is_declared = declared.iter().any(|(name, _)| **name == *slot.name);
+            let is_declared = self.shared.settings.queues.is_declared(&slot.name);
             let is_used = is_declared || slot.queue.depth() > 0 || !slot.groups.is_empty();
             slot.idle_looks = if is_used { 0 } else { slot.idle_looks + 1 };
             if slot.idle_looks >= IDLE_LOOKS {

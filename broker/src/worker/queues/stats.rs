@@ -74,7 +74,8 @@ impl<T: Transport> Worker<T> {
             "mode": mode, "durability": slot.level.name(), "partitions": queue.partitions(),
             "depth": stats.depth, "bytes": stats.bytes, "delayed": stats.delayed,
             "oldest_age_ms": stats.oldest_age_ms, "enqueued": stats.enqueued,
-            "dropped": stats.dropped, "compacted": stats.compacted, "groups": groups,
+            "dropped": stats.dropped, "compacted": stats.compacted,
+            "dead_refused": slot.burials.failures, "groups": groups,
         })
     }
 
