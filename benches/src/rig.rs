@@ -69,6 +69,10 @@ impl Transport for Memory {
         Ok(len)
     }
 
+    fn watch_room(&mut self, _link: &mut u32, _id: ConnId) -> io::Result<()> {
+        Ok(())
+    }
+
     fn write(&mut self, link: &mut u32, head: &[u8], body: &[u8]) -> io::Result<usize> {
         let World { ends, answered } = &mut *self.ends.borrow_mut();
         let end = &mut ends[*link as usize];

@@ -28,6 +28,8 @@ pub struct Pipe {
     owner: Option<(usize, ConnId)>,
     /// A write was refused.
     write_refused: bool,
+    /// The broker wants to know when there is room.
+    is_watched: bool,
 }
 
 /// The broker's end of a [`Pipe`]. Dropping it closes the connection.
@@ -50,7 +52,13 @@ impl Transport for SimTransport {
     type Link = SimLink;
 
     fn attach(&mut self, link: &mut SimLink, id: ConnId) -> io::Result<()> {
-        link.0.lock().owner = Some((self.worker, id));
+        let mut pipe = link.0.lock();
+        (pipe.owner, pipe.is_watched) = (Some((self.worker, id)), false);
+        Ok(())
+    }
+
+    fn watch_room(&mut self, link: &mut SimLink, _id: ConnId) -> io::Result<()> {
+        link.0.lock().is_watched = true;
         Ok(())
     }
 
@@ -328,7 +336,7 @@ impl Sim {
             let Some((worker, id)) = pipe.owner.filter(|_| !pipe.broker_closed) else { continue };
             let (has_bytes, hung_up) = (!pipe.to_broker.is_empty(), pipe.client_closed);
             // A socket that has failed is writable too: the next write finds it out.
-            let has_room = pipe.write_refused && (pipe.room > 0 || hung_up);
+            let has_room = pipe.is_watched && pipe.write_refused && (pipe.room > 0 || hung_up);
             if has_room {
                 pipe.write_refused = false;
             }

@@ -28,10 +28,14 @@ impl Transport for TcpTransport {
     type Link = TcpStream;
 
     fn attach(&mut self, link: &mut TcpStream, id: ConnId) -> io::Result<()> {
-        // Both at once and edge-triggered: "writable" is only reported after a write was refused,
-        // so nothing has to be registered again.
+        // A new socket is writable, and would say so: a wake-up for nothing with each connection.
+        self.registry.register(link, Token(id.to_token()), Interest::READABLE)
+    }
+
+    fn watch_room(&mut self, link: &mut TcpStream, id: ConnId) -> io::Result<()> {
+        // Edge-triggered: from here on only when a write was refused, so it can stay.
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(link, Token(id.to_token()), interest)
+        self.registry.reregister(link, Token(id.to_token()), interest)
     }
 
     fn detach(&mut self, link: &mut TcpStream) {

@@ -1,11 +1,13 @@
 //! Connections: what belongs to a socket and not to a session.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin_queue::{MessageRef, Time};
 use slab::Slab;
 
+use super::Transport;
 use super::sessions::SessionId;
 
 /// A connection of one worker. The generation tells a late event for a closed connection from one
@@ -94,6 +96,8 @@ pub(super) struct Conn<L> {
     pub(super) is_dirty: bool,
     /// The socket took no more; it will tell.
     pub(super) is_blocked: bool,
+    /// It does tell.
+    is_watched: bool,
     /// Nothing can be written any more; what the peer had sent before is still read.
     pub(super) is_broken: bool,
     /// There may be bytes to read.
@@ -119,6 +123,22 @@ impl<L> Conn<L> {
             Phase::Online(session) => Some(session),
             Phase::Lobby | Phase::Closing { .. } => None,
         }
+    }
+
+    /// The socket took no more; it tells when it does again.
+    ///
+    /// # Errors
+    /// When it cannot tell: the connection ends.
+    pub(super) fn block(
+        &mut self,
+        id: ConnId,
+        transport: &mut impl Transport<Link = L>,
+    ) -> io::Result<()> {
+        self.is_blocked = true;
+        if !std::mem::replace(&mut self.is_watched, true) {
+            transport.watch_room(&mut self.link, id)?;
+        }
+        Ok(())
     }
 
     /// Whether so many answers wait for the peer that no more of its packets are read.
@@ -165,6 +185,7 @@ impl<L> Conns<L> {
             is_listed: false,
             is_dirty: false,
             is_blocked: false,
+            is_watched: false,
             is_broken: false,
             is_waiting: false,
             has_timer: true,

@@ -243,7 +243,9 @@ impl<T: Transport> Worker<T> {
         if sent == head.len() + payload.len() {
             return Wrote::All;
         }
-        conn.is_blocked = true;
+        if conn.block(id, &mut self.transport).is_err() {
+            return Wrote::Failed;
+        }
         let head_sent = sent.min(head.len());
         if head_sent < head.len() {
             let unsent = conn.unsent.get_or_insert_with(|| self.buffers.unsent());
@@ -277,7 +279,9 @@ impl<T: Transport> Worker<T> {
             large.sent += sent - tail_sent;
         }
         if sent < whole {
-            conn.is_blocked = true;
+            if conn.block(id, &mut self.transport).is_err() {
+                self.break_off(id);
+            }
             return false;
         }
         let unsent = conn.unsent.take();

@@ -10,7 +10,7 @@
 //! published while it was on its way: their stored messages are stale, or there a second time.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use dunlin_packets::QoS;
 use dunlin_queue::{DropReason, Entry, Identifiers, Message, MessageRef};
@@ -49,14 +49,44 @@ pub(super) struct RetainedShard {
     swept_to: Option<Box<str>>,
 }
 
-/// What the retained stores of all workers hold, for the limits.
-#[derive(Debug, Default)]
+/// Places of [`RetainedTotals::topics`].
+const TOPIC_PLACES: usize = 1 << 14;
+
+/// What the retained stores of all workers hold, for the limits and to save searches.
+#[derive(Debug)]
 pub(super) struct RetainedTotals {
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    /// How many topics with a message hash to each place. One that is on its way to its store
+    /// counts from before its publisher has routed it, so who subscribes later finds it here.
+    topics: Box<[AtomicU32]>,
+}
+
+impl Default for RetainedTotals {
+    fn default() -> Self {
+        let topics = (0..TOPIC_PLACES).map(|_| AtomicU32::new(0)).collect();
+        Self { messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), topics }
+    }
 }
 
 impl RetainedTotals {
+    fn place(&self, topic_hash: u64) -> &AtomicU32 {
+        &self.topics[topic_hash as usize % TOPIC_PLACES]
+    }
+
+    fn add_topic(&self, topic_hash: u64) {
+        self.place(topic_hash).fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn remove_topic(&self, topic_hash: u64) {
+        self.place(topic_hash).fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether there may be a message of a topic. `false` is certain.
+    fn may_have(&self, topic_hash: u64) -> bool {
+        self.place(topic_hash).load(Ordering::SeqCst) > 0
+    }
+
     /// Whether a message of `len` bytes fits in place of one of `stored`. Two workers that ask at
     /// the same moment may exceed a limit by one message.
     fn has_room(&self, stored: Option<usize>, len: usize, limits: &RetainedLimits) -> bool {
@@ -185,6 +215,7 @@ impl<T: Transport> Worker<T> {
                 recording.is_recorded = true;
             }
         } else {
+            self.shared.retained.add_topic(self.topic_hash(message));
             let message = self.pool.copy(message);
             let ticket = self.recording_ticket(false);
             self.retains.push((home, Mail::Retain { message, routed, ticket }));
@@ -194,7 +225,10 @@ impl<T: Transport> Worker<T> {
     /// A message of another worker that this one keeps.
     pub(super) fn on_retain(&mut self, message: MessageRef, routed: u64, ticket: Option<Ticket>) {
         self.route_to_latecomers(&message, routed);
+        let topic_hash = self.topic_hash(&message);
         self.store_retained(message);
+        // On its way it counted; now it does if it is there.
+        self.shared.retained.remove_topic(topic_hash);
         let Some(ticket) = ticket else { return };
         let must_sync = self.shared.settings.durability.strictest() == Level::Fsync;
         if let Some(journal) = &mut self.journal {
@@ -202,6 +236,10 @@ impl<T: Transport> Worker<T> {
             journal.late_answers.push((usize::from(ticket.worker), answer));
             journal.wait_for_frame(must_sync);
         }
+    }
+
+    fn topic_hash(&self, message: &MessageRef) -> u64 {
+        self.shared.hash(self.pool.get(message).topic())
     }
 
     /// Writes down what becomes of a topic's retained message.
@@ -285,6 +323,7 @@ impl<T: Transport> Worker<T> {
             let old = shard.index.get(&topic);
             let is_logged = old.is_some_and(|old| self.pool.get(old).id != 0);
             self.record_retained(&message, is_logged);
+            self.shared.retained.add_topic(self.shared.hash(&topic));
             self.retained.index.insert(&topic, message)
         };
         if let Some(old) = replaced {
@@ -297,12 +336,14 @@ impl<T: Transport> Worker<T> {
     /// Takes a message that the log has as the retained one of its topic.
     pub(super) fn insert_retained(&mut self, topic: &str, message: MessageRef) {
         self.shared.retained.add(self.pool.get(&message).len());
+        self.shared.retained.add_topic(self.shared.hash(topic));
         if let Some(old) = self.retained.index.insert(topic, message) {
             self.release_retained(old);
         }
     }
 
     fn release_retained(&mut self, message: MessageRef) {
+        self.shared.retained.remove_topic(self.topic_hash(&message));
         let content = self.pool.get(&message);
         if !content.topic().starts_with(SYS_PREFIX) {
             self.shared.retained.remove(content.len());
@@ -320,6 +361,10 @@ impl<T: Transport> Worker<T> {
         let is_exact = !filter.contains(['+', '#']);
         let workers = self.outboxes.len();
         let (worker, workers_end) = if is_exact {
+            if !self.shared.retained.may_have(self.shared.hash(filter)) {
+                // Another worker need not be woken for that.
+                return;
+            }
             let home = self.shared.worker_of(filter, workers);
             (home, home + 1)
         } else {

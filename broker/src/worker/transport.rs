@@ -28,9 +28,15 @@ pub trait Transport {
     /// Writes `head` and then `body`, as far as there is room, and says how many bytes that were.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room, and then "writable" is reported when there is some;
-    /// anything else ends the connection.
+    /// `WouldBlock` when there is no room; anything else ends the connection.
     fn write(&mut self, link: &mut Self::Link, head: &[u8], body: &[u8]) -> io::Result<usize>;
+
+    /// From now on "writable" is reported too when there is room again, also for a write that was
+    /// cut short before this call. Most connections never need that.
+    ///
+    /// # Errors
+    /// When that is not possible; the connection is dropped.
+    fn watch_room(&mut self, link: &mut Self::Link, id: ConnId) -> io::Result<()>;
 
     /// Ends our half: what was written still arrives.
     fn shutdown(&mut self, link: &mut Self::Link);
