@@ -120,7 +120,6 @@ impl Consumer {
         audit: &mut Audit,
     ) -> Result<(), String> {
         if let Some(client) = &self.client {
-            audit.dropped(self.group);
             client.drop_connection(sim);
         }
         self.end(audit)
@@ -129,6 +128,7 @@ impl Consumer {
     /// The connection is gone, and what was on its way with it.
     pub(super) fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
         if let Some(client) = self.client.take() {
+            audit.dropped(self.group);
             for text in client.take() {
                 self.on_answer(&text, audit);
                 // Sent, and so an attempt, whether the client has read it or not.

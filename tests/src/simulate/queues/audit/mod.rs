@@ -39,8 +39,8 @@ impl Audit {
         }
     }
 
-    /// A connection of a group is dropped. What is written to it meanwhile is an attempt that
-    /// nobody sees.
+    /// A connection of a group has ended. What was written to it meanwhile is an attempt that nobody
+    /// sees.
     pub(super) fn dropped(&mut self, group: &'static str) {
         self.work.dropped(group);
     }
