@@ -28,32 +28,53 @@ impl Place {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Alarms(BTreeSet<(Time, Place)>);
+#[derive(Debug)]
+pub(crate) struct Alarms {
+    set: BTreeSet<(Time, Place)>,
+    /// The first of them, as that is asked for with every message.
+    next: Time,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self { set: BTreeSet::new(), next: Time::NEVER }
+    }
+}
 
 impl Alarms {
     /// Has `place` looked at by `at`; `alarm_at` is when it is already.
     #[inline]
     pub(crate) fn set(&mut self, alarm_at: &mut Time, at: Time, place: Place) {
         if at < *alarm_at {
-            self.unset(alarm_at, place);
-            *alarm_at = at;
-            self.0.insert((at, place));
+            self.set_earlier(alarm_at, at, place);
         }
+    }
+
+    #[cold]
+    fn set_earlier(&mut self, alarm_at: &mut Time, at: Time, place: Place) {
+        self.unset(alarm_at, place);
+        *alarm_at = at;
+        self.set.insert((at, place));
+        self.next = self.next.min(at);
     }
 
     /// There is nothing to look at.
     pub(crate) fn unset(&mut self, alarm_at: &mut Time, place: Place) {
         if *alarm_at != Time::NEVER {
-            self.0.remove(&(*alarm_at, place));
+            self.set.remove(&(*alarm_at, place));
             *alarm_at = Time::NEVER;
+            self.note_first();
         }
+    }
+
+    fn note_first(&mut self) {
+        self.next = self.set.first().map_or(Time::NEVER, |&(at, _)| at);
     }
 
     /// When the next one rings.
     #[inline]
     pub(crate) fn next(&self) -> Time {
-        self.0.first().map_or(Time::NEVER, |&(at, _)| at)
+        self.next
     }
 
     /// Takes the next one that is due. Who is there has none now.
@@ -61,20 +82,22 @@ impl Alarms {
         if self.next() > now {
             return None;
         }
-        self.0.pop_first().map(|(_, place)| place)
+        let place = self.set.pop_first().map(|(_, place)| place);
+        self.note_first();
+        place
     }
 
     /// Gives memory back if none is set.
     pub(crate) fn shrink(&mut self) {
-        if self.0.is_empty() {
+        if self.set.is_empty() {
             // An empty set keeps a node.
-            self.0 = BTreeSet::new();
+            self.set = BTreeSet::new();
         }
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
         // Nodes are half full at least.
-        2 * self.0.len() * size_of::<(Time, Place)>()
+        2 * self.set.len() * size_of::<(Time, Place)>()
     }
 }
 
@@ -88,7 +111,7 @@ mod tests {
         let place = Place { group: GroupId(3), partition: 7 };
         for at in [50, 90, 20, 40, 30] {
             alarms.set(&mut alarm_at, Time::from_millis(at), place);
-            assert_eq!(alarms.0.len(), 1);
+            assert_eq!(alarms.set.len(), 1);
         }
         assert_eq!(alarms.next(), Time::from_millis(20));
         assert_eq!(alarms.pop_due(Time::from_millis(19)), None);

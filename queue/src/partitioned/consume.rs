@@ -117,13 +117,14 @@ impl Queue {
         out: &mut Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
+        let home = &self.partitions[usize::from(partition)];
         let group = &self.groups[at];
         let lane = &group.lanes[usize::from(partition)];
-        if group.is_barred(partition) || !matches!(lane.owner, Owner::Owned(_)) {
+        // As most are, most of the time.
+        if lane.claims.is_none() && lane.floor >= home.kept() {
             return;
         }
-        let home = &self.partitions[usize::from(partition)];
-        if lane.claims.is_none() && lane.floor >= home.kept() {
+        if group.is_barred(partition) || !matches!(lane.owner, Owner::Owned(_)) {
             return;
         }
         while out.len() < stop && *bytes > 0 {

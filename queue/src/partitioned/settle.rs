@@ -40,8 +40,8 @@ impl Queue {
     /// queue; after the last attempt it is a dead letter.
     ///
     /// # Errors
-    /// When the member does not have the message, or the delay is more than [`DELAY_MS_MAX`]; always
-    /// for a stream.
+    /// When the member does not have the message, or the delay is more than [`DELAY_MS_MAX`], and
+    /// always for a stream.
     pub fn nack(
         &mut self,
         group: GroupId,

@@ -109,14 +109,13 @@ impl<T: Transport> Worker<T> {
             *log_bytes = (*log_bytes + bytes).saturating_sub(slot.counted_bytes);
             slot.counted_bytes = bytes;
         }
-        let counts = [
+        for (reason, count, counted) in [
             (DropReason::QueueRetention, slot.queue.drops(), &mut slot.counted_drops),
             (DropReason::Expired, slot.queue.expired(), &mut slot.counted_expired),
-        ];
-        for (reason, count, counted) in counts {
-            let new = count - std::mem::replace(counted, count);
-            if new > 0 {
-                self.counters.drop_many(reason, new as usize);
+        ] {
+            if count > *counted {
+                self.counters.drop_many(reason, (count - *counted) as usize);
+                *counted = count;
             }
         }
         if let Some(deadline) = slot.queue.deadline()
