@@ -145,6 +145,14 @@ impl Consumer {
         Ok(())
     }
 
+    /// Whether something is under way about a message, which may be meant for this delivery too.
+    fn has_asked(&self, place: &Place) -> bool {
+        self.asked.values().any(|asked| match asked {
+            Asked::Done(of) | Asked::Rejected(of) | Asked::PutOff(of, _) => of == place,
+            Asked::Extended(..) => false,
+        })
+    }
+
     fn on_answer(&mut self, text: &str, audit: &mut Audit) {
         if audit.is_verbose {
             audit.note(&format!("c{}", self.number), text);
@@ -180,6 +188,9 @@ impl Consumer {
             if self.manner == Manner::Verbs {
                 client.write(puback(delivery.packet_id));
                 has_answered = true;
+            }
+            if self.has_asked(&self.place(&delivery)) {
+                audit.work.give_up(self.number, &self.place(&delivery));
             }
             self.has.push_back(delivery);
         }

@@ -120,9 +120,7 @@ impl Reader {
 
     pub(super) fn look(&mut self, now: Time, audit: &mut Audit) -> Result<(), String> {
         let mut is_closed = false;
-        let mut texts = self.client.as_ref().map(Client::take).unwrap_or_default();
-        // Deliveries may come before the SUBACK that they follow from [MQTT-3.8.4].
-        texts.sort_by_key(|text| !text.starts_with("SUBACK"));
+        let texts = self.client.as_ref().map(Client::take).unwrap_or_default();
         for text in texts {
             self.on_answer(&text, audit);
             is_closed |= text == "CLOSED";

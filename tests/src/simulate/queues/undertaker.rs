@@ -129,6 +129,7 @@ impl Undertaker {
     pub(super) fn redrive(&mut self, letter: Option<&Delivery>, audit: &mut Audit) {
         let Some(client) = &self.client else { return };
         self.next_id = self.next_id % 60_000 + 1;
+        audit.note(&format!("{} redrives", self.queue), letter.map_or("all", Delivery::id));
         let topic = format!("$dlq/{}/$redrive", self.queue);
         let mut publishing = Publishing::q1(&topic, "", self.next_id);
         if let Some(letter) = letter {

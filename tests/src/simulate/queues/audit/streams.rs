@@ -33,6 +33,8 @@ pub(in super::super) struct Streams {
     /// Which reader has a message, and at least until when.
     held: BTreeMap<(Lane, u64), (usize, Time)>,
     count: usize,
+    /// What a group got since it has asked to begin again, and the ends of that.
+    replays: BTreeMap<&'static str, (BTreeSet<String>, BTreeMap<u64, u64>)>,
 }
 
 impl Streams {
@@ -59,6 +61,11 @@ impl Streams {
             return Err(format!("{group} gets {partition}:{offset}, and had all before {seen}"));
         }
         *seen = (*seen).max(offset + 1);
+        if let Some((received, ends)) = self.replays.get_mut(group) {
+            received.insert(payload.clone());
+            let end = ends.entry(partition).or_default();
+            *end = (*end).max(offset + 1);
+        }
         self.hold(reader, lane, offset, (now, heard))?;
         if self.received.insert((group, payload.clone())) {
             let (key, number) = key_of(payload);
@@ -145,6 +152,7 @@ impl Streams {
     /// A group begins again, or may do so.
     pub(in super::super) fn replay(&mut self, group: &'static str) {
         self.committed.retain(|(of, _), _| *of != group);
+        self.replays.insert(group, Default::default());
     }
 
     /// A group has begun again, and that is confirmed: it has to get everything again.
@@ -152,6 +160,15 @@ impl Streams {
         self.received.retain(|(of, _)| *of != group);
         self.seen.retain(|(of, _), _| *of != group);
         self.last.retain(|(of, _), _| *of != group);
+        // Some of it may have come already [MQTT-3.8.4].
+        let (received, ends) = self.replays.remove(group).unwrap_or_default();
+        for payload in received {
+            let (key, number) = key_of(&payload);
+            let last = self.last.entry((group, key.to_owned())).or_default();
+            *last = (*last).max(number);
+            self.received.insert((group, payload));
+        }
+        self.seen.extend(ends.into_iter().map(|(partition, end)| ((group, partition), end)));
     }
 
     /// Nobody has anything.
