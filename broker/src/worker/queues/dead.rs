@@ -18,6 +18,8 @@ use crate::worker::{Transport, Worker};
 /// Dead letters that one `$redrive` puts back.
 const REDRIVEN_MAX: usize = 10_000;
 
+pub(super) const NO_LETTER: Refusal = Refusal::bad_request("there is no such dead letter");
+
 /// Messages on their way to the dead letters, and back.
 #[derive(Debug, Default)]
 pub(super) struct Undertaking {
@@ -202,7 +204,7 @@ impl<T: Transport> Worker<T> {
         let slot = self.queues.get(graves).ok_or(gone)?;
         let ids = match one {
             Some(id) if !slot.queue.is_needed(id) => {
-                return Err(Refusal::bad_request("there is no such dead letter"));
+                return Err(NO_LETTER);
             }
             Some(id) => vec![id],
             None => slot.queue.first_ids(REDRIVEN_MAX),
@@ -240,8 +242,8 @@ impl<T: Transport> Worker<T> {
         content: &Content,
     ) -> Result<Receipt, Refusal> {
         if !self.queues.get(graves).is_some_and(|slot| slot.queue.is_needed(id)) {
-            // Asked for twice, and put back while it was read.
-            return Ok(Receipt::default());
+            // Put back or settled while it was read.
+            return Err(NO_LETTER);
         }
         let original = self.pool.get(&content.message);
         let mut properties = PropertiesBuf::new();

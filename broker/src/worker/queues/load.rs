@@ -5,7 +5,7 @@ use dunlin_queue::partitioned::{DeadReason, GroupId, Located, MemberId, MessageI
 use dunlin_queue::{MessageFields, MessageRef};
 
 use super::contents::Content;
-use super::dead::{Redriven, Undertaking};
+use super::dead::{NO_LETTER, Redriven, Undertaking};
 use super::publish::{Asker, Receipt};
 use super::{QueueKey, Refusal};
 use crate::store::record::QueueContent;
@@ -279,7 +279,9 @@ impl<T: Transport> Worker<T> {
             }
             Loading::Redriven(origin, id) => {
                 let result = self.redrive_content(key, origin, id, &content);
-                if let Err(refusal) = result {
+                if let Err(refusal) = result
+                    && refusal != NO_LETTER
+                {
                     tracing::warn!(reason = refusal.reason, ?id, "a dead letter stays one");
                 }
                 self.end_redrive(key, id, result);
@@ -315,8 +317,7 @@ impl<T: Transport> Worker<T> {
                 self.absorb(key);
             }
             Loading::Redriven(_, id) => {
-                let gone = Refusal::bad_request("there is no such dead letter");
-                self.end_redrive(key, id, Err(gone));
+                self.end_redrive(key, id, Err(NO_LETTER));
             }
             Loading::Chunk(..) => {}
         }
