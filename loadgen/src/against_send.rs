@@ -1,11 +1,12 @@
-//! One message to many: the broker against a process that does nothing but `send()`.
+//! One message to many: the broker against a process that does nothing but `send()`, and at QoS 1
+//! reads as many acknowledgements.
 //!
 //! Both are fed a burst, all subscribers read it, and the next is fed; the two are taken in turn.
 //! CPU is that of the process, user and system; on loopback it includes the receiver's half of TCP
 //! in both. The sender has the first core, those who read the second.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::args::AgainstSendArgs;
 use crate::limits;
 use crate::process::Process;
-use crate::receivers::Receivers;
+use crate::receivers::{FrameShape, PUBACK_LEN, Receivers};
 
 const VERSION: Version = Version::V4;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
@@ -117,82 +118,73 @@ fn connect(client_id: &str, stream: &mut TcpStream) -> io::Result<()> {
     expect(stream, 4)
 }
 
-fn subscribe(stream: &mut TcpStream) -> io::Result<()> {
+fn subscribe(stream: &mut TcpStream, qos: QoS) -> io::Result<()> {
     let mut out = Vec::new();
-    let requests = [FilterRequest { filter: TOPIC, options: SubscriptionOptions::default() }];
+    let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+    let requests = [FilterRequest { filter: TOPIC, options }];
     Subscribe::encode(VERSION, PacketId::MIN, Properties::default(), &requests, &mut out);
     stream.write_all(&out)?;
     expect(stream, 5)
 }
 
-fn publish() -> Vec<u8> {
+/// Messages of a burst, at QoS 1 with packet identifiers from 1 on.
+pub(crate) fn publish(burst: usize, qos: QoS) -> Vec<u8> {
     let mut out = Vec::new();
-    Publish {
-        dup: false,
-        qos: QoS::AtMostOnce,
-        retain: false,
-        topic: TOPIC,
-        packet_id: None,
-        properties: Properties::default(),
-        payload: &PAYLOAD,
+    for number in 1..=burst as u16 {
+        Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: TOPIC,
+            packet_id: PacketId::new(number).filter(|_| qos == QoS::AtLeastOnce),
+            properties: Properties::default(),
+            payload: &PAYLOAD,
+        }
+        .encode(VERSION, &mut out);
     }
-    .encode(VERSION, &mut out);
     out
 }
 
-fn through_broker(args: &AgainstSendArgs) -> io::Result<f64> {
+/// What there is to acknowledge. The identifier is behind the header of two bytes and the topic.
+fn shape(qos: QoS) -> Option<FrameShape> {
+    let shape = FrameShape { len: publish(1, qos).len(), id_at: 4 + TOPIC.len() };
+    (qos == QoS::AtLeastOnce).then_some(shape)
+}
+
+fn through_broker(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
     let broker =
         Sender::start("dunlin", &["--listen", "127.0.0.1:0", "--workers", "1", "--data-dir", ""])?;
     let mut receivers = Receivers::connect(broker.port, args.subscribers, |number, stream| {
         connect(&format!("subscriber-{number}"), stream)?;
-        subscribe(stream)
+        subscribe(stream, qos)
     })?;
     let mut publisher = TcpStream::connect(("127.0.0.1", broker.port))?;
     publisher.set_nodelay(true)?;
     connect("publisher", &mut publisher)?;
-    let burst = publish().repeat(args.burst);
+    let (burst, shape) = (publish(args.burst, qos), shape(qos));
     measure(&broker.process, args, || {
         publisher.write_all(&burst)?;
-        receivers.receive(args.subscribers * burst.len())
+        receivers.receive(args.subscribers * burst.len(), shape)?;
+        match shape {
+            Some(_) => expect(&mut publisher, args.burst * PUBACK_LEN),
+            None => Ok(()),
+        }
     })
 }
 
-fn through_bare_sender(args: &AgainstSendArgs) -> io::Result<f64> {
+fn through_bare_sender(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
     let (subscribers, burst) = (args.subscribers.to_string(), args.burst.to_string());
-    let mut sender = Sender::start(
-        "dunlin-bench",
-        &["bare-sender", "--subscribers", &subscribers, "--burst", &burst],
-    )?;
+    let bits = (qos as u8).to_string();
+    let options = ["bare-sender", "--subscribers", &subscribers, "--burst", &burst, "--qos", &bits];
+    let mut sender = Sender::start("dunlin-bench", &options)?;
     let mut receivers = Receivers::connect(sender.port, args.subscribers, |_, _| Ok(()))?;
     let mut trigger =
         sender.child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the sender"))?;
-    let frame_len = publish().len();
+    let bytes = args.subscribers * publish(args.burst, qos).len();
     measure(&sender.process, args, || {
         trigger.write_all(b"x")?;
-        receivers.receive(args.subscribers * args.burst * frame_len)
+        receivers.receive(bytes, shape(qos))
     })
-}
-
-/// The yardstick: for each byte on standard input, one `send()` to each connection. Ends with its
-/// standard input.
-pub(crate) fn bare_sender(args: &AgainstSendArgs) -> io::Result<()> {
-    limits::connections_max();
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("listening on {}", listener.local_addr()?);
-    let mut streams = Vec::new();
-    for _ in 0..args.subscribers {
-        let (stream, _) = listener.accept()?;
-        stream.set_nodelay(true)?;
-        streams.push(stream);
-    }
-    let burst = publish().repeat(args.burst);
-    for byte in io::stdin().lock().bytes() {
-        byte?;
-        for stream in &mut streams {
-            stream.write_all(&burst)?;
-        }
-    }
-    Ok(())
 }
 
 /// Measures both in turn and prints each round and the median of the ratios.
@@ -204,16 +196,41 @@ pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
             args.subscribers
         )));
     }
-    println!("fan-out 1 -> {}, QoS 0, {} frames per write", args.subscribers, args.burst);
-    println!("{:>12} {:>12} {:>8}", "broker us", "send() us", "ratio");
-    let mut ratios = Vec::new();
-    for _ in 0..args.rounds {
-        let broker = through_broker(args)?;
-        let bare = through_bare_sender(args)?;
-        println!("{broker:>12.3} {bare:>12.3} {:>8.3}", broker / bare);
-        ratios.push(broker / bare);
-    }
+    let (subscribers, burst) = (args.subscribers, args.burst);
+    println!("fan-out 1 -> {subscribers}, QoS {}, {burst} frames per write", args.qos);
+    let mut ratios = match args.qos {
+        0 => against_send(args)?,
+        _ => against_qos_0(args)?,
+    };
     ratios.sort_by(f64::total_cmp);
     println!("median ratio {:.3}", ratios[ratios.len() / 2]);
     Ok(())
+}
+
+fn against_send(args: &AgainstSendArgs) -> io::Result<Vec<f64>> {
+    println!("{:>12} {:>12} {:>8}", "broker us", "send() us", "ratio");
+    let mut ratios = Vec::new();
+    for _ in 0..args.rounds {
+        let broker = through_broker(args, QoS::AtMostOnce)?;
+        let bare = through_bare_sender(args, QoS::AtMostOnce)?;
+        println!("{broker:>12.3} {bare:>12.3} {:>8.3}", broker / bare);
+        ratios.push(broker / bare);
+    }
+    Ok(ratios)
+}
+
+/// What a delivery at QoS 1 costs, less the system calls of its acknowledgement, to one at QoS 0.
+fn against_qos_0(args: &AgainstSendArgs) -> io::Result<Vec<f64>> {
+    println!("{:>12} {:>12} {:>12} {:>8}", "QoS 1 us", "QoS 0 us", "ack us", "ratio");
+    let mut ratios = Vec::new();
+    for _ in 0..args.rounds {
+        let [zero, one] = [QoS::AtMostOnce, QoS::AtLeastOnce];
+        let (broker_0, broker_1) = (through_broker(args, zero)?, through_broker(args, one)?);
+        let bare_1 = through_bare_sender(args, one)?;
+        let ack = bare_1 - through_bare_sender(args, zero)?;
+        let ratio = (broker_1 - ack) / broker_0;
+        println!("{broker_1:>12.3} {broker_0:>12.3} {ack:>12.3} {ratio:>8.3}");
+        ratios.push(ratio);
+    }
+    Ok(ratios)
 }

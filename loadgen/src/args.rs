@@ -21,7 +21,7 @@ Puts load on an MQTT broker and says what it did with it.
   dunlin-bench report FILE.json… -o FILE.html
                                            an HTML page of earlier runs
   dunlin-bench table FILE.json…            brokers side by side, medians over the files
-  dunlin-bench against-send [--subscribers N] [--burst B] [--rounds R] [--seconds S]
+  dunlin-bench against-send [--subscribers N] [--burst B] [--qos 0|1] [--rounds R] [--seconds S]
                                            CPU of a delivery by target/release/dunlin, against a
                                            process that does nothing but send()
 Where to:
@@ -70,6 +70,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct AgainstSendArgs {
     pub(crate) subscribers: usize,
     pub(crate) burst: usize,
+    pub(crate) qos: u8,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
 }
@@ -339,12 +340,13 @@ fn files(command: &str, mut parser: lexopt::Parser) -> Result<Command, Refusal> 
 }
 
 fn against_send(mut parser: lexopt::Parser) -> Result<AgainstSendArgs, Refusal> {
-    let mut args = AgainstSendArgs { subscribers: 1000, burst: 1, rounds: 3, seconds: 3.0 };
+    let mut args = AgainstSendArgs { subscribers: 1000, burst: 1, qos: 0, rounds: 3, seconds: 3.0 };
     let mut read = || -> Result<(), lexopt::Error> {
         while let Some(arg) = parser.next()? {
             match arg {
                 Long("subscribers") => args.subscribers = parser.value()?.parse()?,
                 Long("burst") => args.burst = parser.value()?.parse()?,
+                Long("qos") => args.qos = parser.value()?.parse()?,
                 Long("rounds") => args.rounds = parser.value()?.parse()?,
                 Long("seconds") => args.seconds = parser.value()?.parse()?,
                 other => return Err(other.unexpected()),
@@ -355,6 +357,9 @@ fn against_send(mut parser: lexopt::Parser) -> Result<AgainstSendArgs, Refusal> 
     read().map_err(|error| error.to_string())?;
     if args.subscribers == 0 || args.burst == 0 || args.rounds == 0 || args.seconds <= 0.0 {
         return Err("against-send: every figure has to be more than 0".into());
+    }
+    if args.qos > 1 {
+        return Err("against-send: QoS is 0 or 1".into());
     }
     // More than a socket's buffers hold, and both would wait for us instead of working.
     if args.burst > 512 {
@@ -388,6 +393,7 @@ mod tests {
             ("run fan-in --mqtt 3", "only 3.1.1 and 5"),
             ("run fan-in --rate nan", "out of range"),
             ("against-send --burst 0", "more than 0"),
+            ("against-send --qos 2", "0 or 1"),
             ("report x.json", "-o FILE.html"),
             ("dance", "no command"),
         ] {

@@ -8,6 +8,7 @@
 mod against_send;
 mod args;
 mod audit;
+mod bare_sender;
 mod client;
 mod clock;
 mod disk;
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
         }
         Command::Table(files) => load(&files).and_then(|runs| print(&table::table(&runs))),
         Command::AgainstSend(args) => against_send::run(&args),
-        Command::BareSender(args) => against_send::bare_sender(&args),
+        Command::BareSender(args) => bare_sender::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

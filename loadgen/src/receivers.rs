@@ -1,11 +1,23 @@
-//! Many connections that only count what they receive.
+//! Many connections that only count what they receive, or acknowledge it as well.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+
+/// Bytes of a PUBACK before 5.0.
+pub(crate) const PUBACK_LEN: usize = 4;
+
+/// The shape of frames to acknowledge: all alike but for their packet identifiers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameShape {
+    /// Bytes of one.
+    pub(crate) len: usize,
+    /// Where its packet identifier is.
+    pub(crate) id_at: usize,
+}
 
 /// Longest wait for a sender that has stopped.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,6 +29,9 @@ pub(crate) struct Receivers {
     events: Events,
     streams: Vec<TcpStream>,
     buffer: Vec<u8>,
+    /// The beginning of a frame whose rest has not come, for each stream.
+    partial: Vec<Vec<u8>>,
+    answers: Vec<u8>,
 }
 
 impl Receivers {
@@ -38,11 +53,14 @@ impl Receivers {
             streams.push(stream);
         }
         let events = Events::with_capacity(1024);
-        Ok(Self { poll, events, streams, buffer: vec![0; 256 << 10] })
+        let partial = vec![Vec::new(); count];
+        let buffer = vec![0; 256 << 10];
+        Ok(Self { poll, events, streams, buffer, partial, answers: Vec::new() })
     }
 
-    /// Reads until so many bytes have come on all connections together.
-    pub(crate) fn receive(&mut self, bytes: usize) -> io::Result<()> {
+    /// Reads until so many bytes have come on all connections together, and acknowledges each frame
+    /// if they have a shape.
+    pub(crate) fn receive(&mut self, bytes: usize, shape: Option<FrameShape>) -> io::Result<()> {
         let mut left = bytes;
         while left > 0 {
             match self.poll.poll(&mut self.events, Some(PATIENCE)) {
@@ -53,11 +71,19 @@ impl Receivers {
                 return Err(io::Error::other(format!("{left} bytes have not come in 10 s")));
             }
             for event in &self.events {
-                let stream = &mut self.streams[event.token().0];
+                let number = event.token().0;
+                let stream = &mut self.streams[number];
                 loop {
                     match stream.read(&mut self.buffer) {
                         Ok(0) => return Err(io::Error::other("the sender closed")),
-                        Ok(len) => left = left.saturating_sub(len),
+                        Ok(len) => {
+                            left = left.saturating_sub(len);
+                            let Some(shape) = shape else { continue };
+                            let partial = &mut self.partial[number];
+                            partial.extend_from_slice(&self.buffer[..len]);
+                            acknowledge(partial, shape, &mut self.answers);
+                            stream.write_all(&self.answers)?;
+                        }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                         Err(error) => return Err(error),
                     }
@@ -65,5 +91,29 @@ impl Receivers {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes a PUBACK for each whole frame to `answers`, and leaves what comes behind.
+fn acknowledge(frames: &mut Vec<u8>, shape: FrameShape, answers: &mut Vec<u8>) {
+    answers.clear();
+    let mut whole = frames.chunks_exact(shape.len);
+    for frame in &mut whole {
+        answers.extend_from_slice(&[0x40, 2, frame[shape.id_at], frame[shape.id_at + 1]]);
+    }
+    let rest = whole.remainder().len();
+    frames.drain(..frames.len() - rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_frames_are_acknowledged_and_the_beginning_of_another_waits() {
+        let shape = FrameShape { len: 3, id_at: 1 };
+        let (mut frames, mut answers) = (vec![9, 0, 1, 9, 0, 2, 9, 0], Vec::new());
+        acknowledge(&mut frames, shape, &mut answers);
+        assert_eq!((frames, answers), (vec![9, 0], vec![0x40, 2, 0, 1, 0x40, 2, 0, 2]));
     }
 }

@@ -213,3 +213,16 @@ fn a_broker_that_loses_messages_is_found_out() {
     let account = &outcome["phases"][1]["account"];
     assert_eq!((&account["received"], &account["lost"]), (&40.into(), &160.into()), "{account}");
 }
+
+#[test]
+fn a_delivery_is_held_against_system_calls_and_its_acknowledgement_against_theirs() {
+    for (qos, columns) in [("0", 3), ("1", 4)] {
+        let options = ["--subscribers", "10", "--burst", "3", "--rounds", "1", "--seconds", "0.02"];
+        let output = bench(&[&["against-send", "--qos", qos], &options[..]].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        let figures = text.lines().nth(2).unwrap_or_default().split_whitespace();
+        assert_eq!(figures.filter(|figure| figure.parse::<f64>().is_ok()).count(), columns);
+        assert!(text.contains("median ratio"), "{text}");
+    }
+}

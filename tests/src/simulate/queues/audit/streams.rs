@@ -145,8 +145,11 @@ impl Streams {
 
     /// A group has committed what is before an offset, and that is safe.
     pub(in super::super) fn commit(&mut self, group: &'static str, partition: u64, end: u64) {
-        let known = self.committed.entry((group, partition)).or_default();
+        let lane = (group, partition);
+        let known = self.committed.entry(lane).or_default();
         *known = (*known).max(end);
+        // Whoever has one of those has nothing of it any more.
+        self.held.retain(|(of, offset), _| *of != lane || *offset >= end);
     }
 
     /// A group begins again, or may do so.
