@@ -708,3 +708,25 @@ fn acknowledgements_keep_their_order_whether_queues_are_at_home_elsewhere_or_not
         .collect();
     assert_eq!(numbers, (1..=40).map(Some).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_dead_letter_that_has_to_wait_for_room_still_says_why_it_was_rejected() {
+    let mut sim = Sim::new(1, with_options(&[("queues.default", "messages=1 partitions=1")]));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", &[("consumer-group", "g")]);
+    for (number, reason) in [(1, "too old"), (2, "too new")] {
+        publish(&mut sim, &publisher, "$queue/jobs/k", "x", number);
+        let id = user_property(&worker.take()[0], "message-id");
+        let asked = [("message-id", &id[..]), ("group-id", "g"), ("reason", reason)];
+        assert_eq!(verb(&mut sim, &worker, "$queue/jobs/$reject", &asked), "PUBACK 9");
+    }
+    let auto = [("consumer-group", "g"), ("settle", "auto")];
+    let (doctor, first) = consumer_of(&mut sim, "d", "$dlq/jobs", &auto);
+    assert_eq!(user_property(&first[0], "x-dead-detail"), "too old");
+    doctor.send(&mut sim, puback(1));
+    // The longest backoff, and no lease.
+    sim.advance_s(70);
+    let second = doctor.take();
+    assert_eq!(second.len(), 1, "there is room now");
+    assert_eq!(user_property(&second[0], "x-dead-detail"), "too new");
+}

@@ -82,11 +82,14 @@ impl<T: Transport> Worker<T> {
     pub(super) fn bury_content(&mut self, key: QueueKey, dead: Dead, content: &Content) {
         let result = self.write_dead_letter(key, dead, content);
         let is_buried = result.is_ok();
-        let _ = self.with_queue(key, |queue, cx| match is_buried {
+        let done = self.with_queue(key, |queue, cx| match is_buried {
             true => queue.bury(dead.group, dead.id, cx),
             false => queue.bury_failed(dead.group, dead.id, cx),
         });
         self.absorb(key);
+        if is_buried || done != Some(Ok(())) {
+            self.queues.undertaking.reject_reasons.remove(&(key, dead.group, dead.id));
+        }
         let Some(slot) = self.queues.get_mut(key) else { return };
         match result {
             Ok(_) => slot.burials.succeeded(),
@@ -108,7 +111,8 @@ impl<T: Transport> Worker<T> {
         let slot = self.queues.get(key).ok_or(gone)?;
         let origin: Box<str> = slot.name.clone();
         let group = slot.group(dead.group).map(|group| group.name.clone()).unwrap_or_default();
-        let detail = self.queues.undertaking.reject_reasons.remove(&(key, dead.group, dead.id));
+        let reasons = &self.queues.undertaking.reject_reasons;
+        let detail = reasons.get(&(key, dead.group, dead.id)).cloned();
         let queue = QueueName::parse(&origin).map_err(|_| gone)?;
         let name = queue.dead().to_string();
         let graves = match self.queues.find(&name) {
