@@ -24,6 +24,7 @@ cargo build --release --quiet --workspace
         echo
         echo "== target/release/dunlin-bench against-send --burst $burst"
         target/release/dunlin-bench against-send --burst "$burst" --rounds 5 --seconds 2
+        target/release/dunlin-bench against-send --qos 1 --burst "$burst" --rounds 3 --seconds 2
     done
     echo
     echo "== scenarios: target/release/dunlin-bench run all --seconds-max 10"
