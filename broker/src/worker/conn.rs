@@ -81,6 +81,17 @@ pub(super) struct Unsent {
     pub(super) large: Option<LargePayload>,
 }
 
+/// What is known of a socket's room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// It has never refused anything, and would not tell.
+    Unwatched,
+    /// It takes what it is given, as far as is known.
+    Watched,
+    /// It took no more; it will tell.
+    None,
+}
+
 /// One connection. Its buffers are empty, without memory, while nothing is pending. A fan-out goes
 /// through thousands of these, so what a flush looks at comes first, in one line of the cache.
 #[derive(Debug)]
@@ -94,10 +105,7 @@ pub(super) struct Conn<L> {
     pub(super) unsent: Option<Box<Unsent>>,
     /// In the list of connections to flush.
     pub(super) is_dirty: bool,
-    /// The socket took no more; it will tell.
-    pub(super) is_blocked: bool,
-    /// It does tell.
-    is_watched: bool,
+    room: Room,
     /// Nothing can be written any more; what the peer had sent before is still read.
     pub(super) is_broken: bool,
     /// There may be bytes to read.
@@ -134,11 +142,25 @@ impl<L> Conn<L> {
         id: ConnId,
         transport: &mut impl Transport<Link = L>,
     ) -> io::Result<()> {
-        self.is_blocked = true;
-        if !std::mem::replace(&mut self.is_watched, true) {
-            transport.watch_room(&mut self.link, id)?;
+        match std::mem::replace(&mut self.room, Room::None) {
+            Room::Unwatched => transport.watch_room(&mut self.link, id),
+            Room::Watched | Room::None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether the socket took no more, and has not told otherwise.
+    #[inline]
+    pub(super) fn is_blocked(&self) -> bool {
+        self.room == Room::None
+    }
+
+    /// The socket tells that it takes more. Says whether it had not.
+    pub(super) fn unblock(&mut self) -> bool {
+        let was_blocked = self.is_blocked();
+        if was_blocked {
+            self.room = Room::Watched;
+        }
+        was_blocked
     }
 
     /// Whether so many answers wait for the peer that no more of its packets are read.
@@ -184,8 +206,7 @@ impl<L> Conns<L> {
             is_hung_up: false,
             is_listed: false,
             is_dirty: false,
-            is_blocked: false,
-            is_watched: false,
+            room: Room::Unwatched,
             is_broken: false,
             is_waiting: false,
             has_timer: true,

@@ -30,7 +30,7 @@ impl<T: Transport> Worker<T> {
     /// The socket has room again.
     pub fn on_writable(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if std::mem::take(&mut conn.is_blocked) {
+        if conn.unblock() {
             self.mark_dirty(id);
         }
     }
@@ -53,7 +53,7 @@ impl<T: Transport> Worker<T> {
     fn join_alike(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return true };
         let Phase::Online(session) = conn.phase else { return false };
-        if conn.is_blocked || conn.is_broken || conn.is_waiting || conn.has_unsent() {
+        if conn.is_blocked() || conn.is_broken || conn.is_waiting || conn.has_unsent() {
             return false;
         }
         let slot = self.sessions.get_mut(session);
@@ -102,7 +102,7 @@ impl<T: Transport> Worker<T> {
     fn flush(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.is_dirty = false;
-        if conn.is_blocked || conn.is_broken || conn.is_waiting {
+        if conn.is_blocked() || conn.is_broken || conn.is_waiting {
             return;
         }
         let mut out = std::mem::take(&mut self.out_scratch);
