@@ -6,8 +6,8 @@ use dunlin_queue::Time;
 use dunlin_queue::partitioned::limits::FAIR_EVERY;
 use dunlin_queue::partitioned::{
     Action, Change, Commit, Config, Context, DeadReason, Delivery, FullPolicy, GroupId, IndexPool,
-    Located, MemberId, MessageId, Mode, NewMessage, Queue, Refused, RestoredMessage, Restoring,
-    Start,
+    Located, MemberId, MessageId, Mode, NewMessage, Queue, REJECTED, Refused, RestoredMessage,
+    Restoring, Start,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,25 @@ pub(crate) struct Seen {
     pub(crate) state: State,
     /// Deliveries that failed.
     pub(crate) attempts: u32,
+    /// The last of them was rejected.
+    pub(crate) is_rejected: bool,
+}
+
+impl Seen {
+    fn new(state: State) -> Self {
+        Self { state, attempts: 0, is_rejected: false }
+    }
+
+    /// Whether it is not to be delivered any more.
+    fn is_spent(&self, config: &Config) -> bool {
+        let max = config.attempts_max;
+        self.is_rejected || max != 0 && self.attempts >= max
+    }
+
+    /// What the log has of its attempts.
+    fn recorded(&self) -> u32 {
+        self.attempts | if self.is_rejected { REJECTED } else { 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +183,7 @@ impl Rig {
         for group in self.groups.values_mut() {
             let due = delayed.unwrap_or_default();
             let state = State::Waiting { is_ready: delayed.is_none(), due };
-            group.seen.insert(id, Seen { state, attempts: 0 });
+            group.seen.insert(id, Seen::new(state));
         }
         self.unkept.push((id, self.log.len() + 1));
         self.absorb();
@@ -282,9 +301,8 @@ impl Rig {
     fn may_be_delivered(&self, group: &Group, id: MessageId) -> bool {
         let message = &self.messages[&id];
         let is_ready = matches!(group.seen[&id].state, State::Waiting { is_ready: true, .. });
-        // One that had all its attempts before a crash is a dead letter when it is come to.
-        let max = self.config.attempts_max;
-        let may_try = max == 0 || group.seen[&id].attempts < max;
+        // One that was as good as dead before a crash is a dead letter when it is come to.
+        let may_try = !group.seen[&id].is_spent(&self.config);
         message.is_kept && !message.is_gone && is_ready && may_try
     }
 
@@ -299,14 +317,13 @@ impl Rig {
     /// Whether another message of the key is under way.
     fn is_key_taken(&self, group: &Group, id: MessageId) -> bool {
         let key = self.messages[&id].new.key_hash as u32;
-        let max = self.config.attempts_max;
         self.in_partition(id.partition).any(|(&other, message)| {
             let seen = &group.seen[&other];
             let is_out = matches!(seen.state, State::Leased { .. } | State::Dying { .. });
             // What is passed over in this very poll does not count.
             let is_ready = matches!(seen.state, State::Waiting { is_ready: true, .. });
             let is_over = (is_ready && message.is_expired(self.now))
-                || (max != 0 && seen.attempts >= max && !self.config.has_dead_letters);
+                || (seen.is_spent(&self.config) && !self.config.has_dead_letters);
             let is_tried = seen.attempts > 0 && seen.state != State::Settled;
             let is_under_way = is_out || (is_tried && !is_over);
             other != id && !message.is_gone && message.new.key_hash as u32 == key && is_under_way
@@ -458,7 +475,8 @@ impl Rig {
         assert_eq!(call!(self, reject, group, member, id), expected);
         self.answered(group, member, expected);
         if expected.is_ok() {
-            self.group(group).seen.get_mut(&id).unwrap().attempts += 1;
+            let seen = self.group(group).seen.get_mut(&id).unwrap();
+            (seen.attempts, seen.is_rejected) = (seen.attempts + 1, true);
             self.die(group, id, DeadReason::Rejected);
         }
         self.absorb();
@@ -709,7 +727,9 @@ impl Rig {
                 let due = message.new.deliver_at.unwrap_or_default();
                 let waiting = State::Waiting { is_ready: !is_delayed, due };
                 let state = if is_settled || message.is_gone { State::Settled } else { waiting };
-                group.seen.insert(id, Seen { state, attempts });
+                let is_rejected = attempts & REJECTED != 0;
+                let attempts = attempts & !REJECTED;
+                group.seen.insert(id, Seen { state, attempts, is_rejected });
             }
         }
     }
@@ -767,9 +787,8 @@ impl Rig {
                     let seen = group.seen.get_mut(&id).unwrap();
                     let is_waiting = matches!(seen.state, State::Waiting { is_ready: true, .. });
                     let may_pass = is_waiting && message.is_expired(now);
-                    // After a crash it may have had all its attempts.
-                    let max = self.config.attempts_max;
-                    let is_dead = is_waiting && max != 0 && seen.attempts >= max;
+                    // After a crash it may be as good as dead.
+                    let is_dead = is_waiting && seen.is_spent(&self.config);
                     assert!(seen.state == State::Settled || may_pass || is_dead, "{id:?} {seen:?}");
                     seen.state = State::Settled;
                 }
@@ -780,7 +799,7 @@ impl Rig {
                 assert!(reason == DeadReason::Rejected || attempts == max);
             }
             Change::Attempts { group, id, attempts } => {
-                assert_eq!(self.groups[&group].seen[&id].attempts, attempts);
+                assert_eq!(self.groups[&group].seen[&id].recorded(), attempts);
             }
             _ => (),
         }
@@ -811,10 +830,13 @@ impl Rig {
                 self.group(group).owners.retain(|_, owner| owner.0 != member);
             }
             Action::DeadLetter { group, id, reason, .. } => {
-                let max = self.config.attempts_max;
+                let config = self.config;
                 let seen = self.group(group).seen.get_mut(&id).unwrap();
-                if matches!(seen.state, State::Waiting { .. }) && seen.attempts >= max {
-                    seen.state = State::Dying { reason: DeadReason::Exhausted };
+                if matches!(seen.state, State::Waiting { .. }) && seen.is_spent(&config) {
+                    let is_rejected = seen.is_rejected;
+                    let reason =
+                        if is_rejected { DeadReason::Rejected } else { DeadReason::Exhausted };
+                    seen.state = State::Dying { reason };
                 }
                 assert_eq!(seen.state, State::Dying { reason });
                 assert!(self.group(group).dying.insert(id), "told twice");
@@ -920,7 +942,7 @@ impl Rig {
                 let is_settled = facts.settled.contains(&(group_id, id));
                 assert_eq!(is_settled, seen.state == State::Settled, "{id:?} {message:?}");
                 let attempts = facts.attempts.get(&(group_id, id)).copied().unwrap_or(0);
-                assert!(is_settled || attempts == seen.attempts, "{attempts} {seen:?}");
+                assert!(is_settled || attempts == seen.recorded(), "{attempts} {seen:?}");
             }
         }
     }
@@ -935,7 +957,7 @@ fn fresh(message: &Message, now: Time, groups: &BTreeMap<GroupId, Group>) -> See
         true => State::Settled,
         false => State::Waiting { is_ready: !is_delayed, due },
     };
-    Seen { state, attempts: 0 }
+    Seen::new(state)
 }
 
 /// What is made of what [`Restoring`] says is in it: the same, so that all else that is found is
