@@ -165,15 +165,12 @@ impl<T: Transport> Worker<T> {
         true
     }
 
-    /// A QoS 2 publication has come again. It is acknowledged when it is safe, as it may still be on
-    /// its way; once the log has failed, nobody knows whether it is.
+    /// A QoS 2 publication has come again. It is acknowledged when it is safe, as it may still be
+    /// on its way; once the log has failed, nobody knows whether it is.
     pub(super) fn on_repeated(&mut self, publisher: Publisher, packet_id: PacketId) {
         let qos = QoS::ExactlyOnce;
-        match self.log_refusal() {
-            Some(code) if code != ReasonCode::QuotaExceeded => {
-                return self.refuse_publish(publisher, Some(packet_id), qos, code);
-            }
-            _ => {}
+        if let Some(code) = self.log_refusal().filter(|_| self.has_log_failed()) {
+            return self.refuse_publish(publisher, Some(packet_id), qos, code);
         }
         let session = self.sessions.key(self.index, publisher.session);
         let ack = Acknowledgement::new(publisher, session, packet_id, qos);

@@ -30,6 +30,11 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// Whether the log will never take anything again.
+    pub(super) fn has_log_failed(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.port.state() == LogState::Failed)
+    }
+
     /// Whether a message may be for a session that outlives a crash. Other workers' are guessed.
     fn is_for_durable(&mut self, message: &MessageRef) -> bool {
         let topic = self.pool.get(message).topic();

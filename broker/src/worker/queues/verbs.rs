@@ -1,6 +1,6 @@
 //! `$ack`, `$nack`, `$reject`, `$extend`, `$commit`, `$redrive`: what consumers say by PUBLISH.
 
-use dunlin_packets::{Properties, ReasonCode};
+use dunlin_packets::Properties;
 use dunlin_queue::MessageRef;
 use dunlin_queue::partitioned::{GroupId, MemberId, MessageId, Mode};
 
@@ -55,11 +55,9 @@ impl<T: Transport> Worker<T> {
 
     /// Whether what is said of a queue can still be made safe, if only later.
     fn must_be_safe(&self, key: QueueKey) -> Result<(), Refusal> {
-        match self.refusal_of_log_for(key) {
-            // A log that is full has room for what makes room.
-            Some(refusal) if refusal.code != ReasonCode::QuotaExceeded => Err(refusal),
-            _ => Ok(()),
-        }
+        // A log that is full has room for what makes room.
+        let refusal = self.refusal_of_log_for(key).filter(|_| self.has_log_failed());
+        refusal.map_or(Ok(()), Err)
     }
 
     fn settle_message(
