@@ -358,6 +358,16 @@ fn on_disk_only() -> Settings {
     with_options(&[("durability.memory_per_worker", nothing), ("queues.index_per_worker", nothing)])
 }
 
+/// Such a broker, a consumer, and the identifier of the message that it has.
+fn leased_on_disk() -> (Sim, Client, String) {
+    let mut sim = durable(1, on_disk_only());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
+    let id = user_property(&worker.take()[0], "message-id");
+    (sim, worker, id)
+}
+
 /// Sends something about a message, and cuts the power as soon as that is acknowledged.
 fn cut_when_acknowledged(
     mut sim: Sim,
@@ -382,11 +392,7 @@ fn cut_when_acknowledged(
 
 #[test]
 fn a_rejected_message_is_a_dead_letter_when_that_is_acknowledged_though_it_is_still_to_be_read() {
-    let mut sim = durable(1, on_disk_only());
-    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
-    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
-    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
-    let id = user_property(&worker.take()[0], "message-id");
+    let (sim, worker, id) = leased_on_disk();
     let asked = [("message-id", &id[..]), ("group-id", "g")];
     let mut sim = cut_when_acknowledged(sim, &worker, "$queue/jobs/$reject", &asked);
     let (_worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", GROUP);
@@ -399,11 +405,7 @@ fn a_rejected_message_is_a_dead_letter_when_that_is_acknowledged_though_it_is_st
 
 #[test]
 fn a_dead_letter_is_back_in_its_queue_when_that_is_acknowledged_though_it_is_still_to_be_read() {
-    let mut sim = durable(1, on_disk_only());
-    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
-    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
-    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
-    let id = user_property(&worker.take()[0], "message-id");
+    let (mut sim, worker, id) = leased_on_disk();
     let asked = [("message-id", &id[..]), ("group-id", "g")];
     assert_eq!(verb(&mut sim, &worker, "$queue/jobs/$reject", &asked), "PUBACK 9");
     let (doctor, letters) = consumer_of(&mut sim, "d", "$dlq/jobs", GROUP);
@@ -419,11 +421,7 @@ fn a_dead_letter_is_back_in_its_queue_when_that_is_acknowledged_though_it_is_sti
 
 #[test]
 fn a_message_that_was_settled_while_it_was_read_again_is_not_delivered() {
-    let mut sim = durable(1, on_disk_only());
-    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
-    let worker = consumer(&mut sim, "w", "$queue/jobs", GROUP);
-    publish(&mut sim, &publisher, "$queue/jobs/k", "x", 1);
-    let id = user_property(&worker.take()[0], "message-id");
+    let (mut sim, worker, id) = leased_on_disk();
     // Again at once, but it has to be read first.
     let asked = [("message-id", &id[..]), ("group-id", "g"), ("delay", "0")];
     let with = |topic, id| {

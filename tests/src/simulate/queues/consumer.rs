@@ -6,6 +6,7 @@ use dunlin_packets::Property;
 use dunlin_queue::Time;
 
 use super::audit::{Audit, Place};
+use super::connected::Connected;
 use super::delivery::{Delivery, answer};
 use super::scene::QueueSpec;
 use super::{LEASE_MS, LONER};
@@ -49,6 +50,31 @@ pub(super) struct Consumer {
     /// What was settled by an acknowledgement, and when: safe as soon as the broker is at rest.
     acknowledged: Vec<(Place, Time)>,
     next_id: u16,
+}
+
+impl Connected for Consumer {
+    fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
+        if let Some(client) = self.client.take() {
+            audit.dropped(self.group);
+            for text in client.take() {
+                self.on_answer(&text, audit);
+                // Sent, and so an attempt, whether the client has read it or not.
+                if let Some(delivery) = Delivery::parse(&text) {
+                    audit.work.lose(self.group, &delivery)?;
+                }
+            }
+        }
+        for delivery in std::mem::take(&mut self.has) {
+            audit.work.give_up(self.number, &self.place(&delivery));
+        }
+        self.asked.clear();
+        self.acknowledged.clear();
+        Ok(())
+    }
 }
 
 impl Consumer {
@@ -114,37 +140,6 @@ impl Consumer {
         Ok(())
     }
 
-    pub(super) fn drop_connection(
-        &mut self,
-        sim: &mut Sim,
-        audit: &mut Audit,
-    ) -> Result<(), String> {
-        if let Some(client) = &self.client {
-            client.drop_connection(sim);
-        }
-        self.end(audit)
-    }
-
-    /// The connection is gone, and what was on its way with it.
-    pub(super) fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
-        if let Some(client) = self.client.take() {
-            audit.dropped(self.group);
-            for text in client.take() {
-                self.on_answer(&text, audit);
-                // Sent, and so an attempt, whether the client has read it or not.
-                if let Some(delivery) = Delivery::parse(&text) {
-                    audit.work.lose(self.group, &delivery)?;
-                }
-            }
-        }
-        for delivery in std::mem::take(&mut self.has) {
-            audit.work.give_up(self.number, &self.place(&delivery));
-        }
-        self.asked.clear();
-        self.acknowledged.clear();
-        Ok(())
-    }
-
     /// Whether something is under way about a message, which may be meant for this delivery too.
     fn has_asked(&self, place: &Place) -> bool {
         self.asked.values().any(|asked| match asked {
@@ -173,17 +168,15 @@ impl Consumer {
 
     pub(super) fn look(&mut self, now: Time, audit: &mut Audit) -> Result<bool, String> {
         let mut has_answered = false;
-        let mut is_closed = false;
-        let texts = self.client.as_ref().map(Client::take).unwrap_or_default();
-        for text in texts {
-            self.on_answer(&text, audit);
-            is_closed |= text == "CLOSED";
+        let texts = self.take();
+        for text in &texts {
+            self.on_answer(text, audit);
             let Some(client) = &self.client else { continue };
-            if let Some((id, _)) = answer(&text, "PUBREL") {
+            if let Some((id, _)) = answer(text, "PUBREL") {
                 client.write(pubcomp(id));
                 has_answered = true;
             }
-            let Some(delivery) = Delivery::parse(&text) else { continue };
+            let Some(delivery) = Delivery::parse(text) else { continue };
             audit.receive(self.number, self.group, &delivery, now)?;
             if self.manner == Manner::Verbs {
                 client.write(puback(delivery.packet_id));
@@ -194,12 +187,7 @@ impl Consumer {
             }
             self.has.push_back(delivery);
         }
-        if is_closed {
-            if !audit.may_close {
-                return Err(format!("consumer {} was closed", self.number));
-            }
-            self.end(audit)?;
-        }
+        self.note_end(&texts, audit)?;
         Ok(has_answered)
     }
 

@@ -9,12 +9,13 @@
 //!
 //! What is held against the broker is at each of the auditors:
 //!
-//! * [`audit`]: publications, acknowledged and refused
-//! * [`audit::work`]: groups that settle messages
-//! * [`audit::letters`]: dead letters
-//! * [`audit::streams`]: groups that read on
+//! * `audit`: publications, acknowledged and refused
+//! * `audit::work`: groups that settle messages
+//! * `audit::letters`: dead letters
+//! * `audit::streams`: groups that read on
 
 mod audit;
+mod connected;
 mod consumer;
 mod delivery;
 mod fault;

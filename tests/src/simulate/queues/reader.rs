@@ -6,6 +6,7 @@ use dunlin_packets::Property;
 use dunlin_queue::Time;
 
 use super::audit::Audit;
+use super::connected::Connected;
 use super::delivery::{Delivery, answer};
 use super::scene::QueueSpec;
 use crate::simulate::random::Random;
@@ -28,6 +29,29 @@ pub(super) struct Reader {
     /// `$commit`s that wait for PUBACK: partition, and the offset behind.
     asked: BTreeMap<u16, (u64, u64)>,
     next_id: u16,
+}
+
+impl Connected for Reader {
+    fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
+        if let Some(client) = self.client.take() {
+            for text in client.take() {
+                self.on_answer(&text, audit);
+                if let Some(delivery) = Delivery::parse(&text) {
+                    audit.streams.lose(self.group, &delivery)?;
+                }
+            }
+        }
+        for delivery in std::mem::take(&mut self.has) {
+            self.give_up(&delivery, audit);
+        }
+        self.answered.clear();
+        self.asked.clear();
+        Ok(())
+    }
 }
 
 impl Reader {
@@ -71,34 +95,6 @@ impl Reader {
         Ok(())
     }
 
-    pub(super) fn drop_connection(
-        &mut self,
-        sim: &mut Sim,
-        audit: &mut Audit,
-    ) -> Result<(), String> {
-        if let Some(client) = &self.client {
-            client.drop_connection(sim);
-        }
-        self.end(audit)
-    }
-
-    pub(super) fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
-        if let Some(client) = self.client.take() {
-            for text in client.take() {
-                self.on_answer(&text, audit);
-                if let Some(delivery) = Delivery::parse(&text) {
-                    audit.streams.lose(self.group, &delivery)?;
-                }
-            }
-        }
-        for delivery in std::mem::take(&mut self.has) {
-            self.give_up(&delivery, audit);
-        }
-        self.answered.clear();
-        self.asked.clear();
-        Ok(())
-    }
-
     fn give_up(&self, delivery: &Delivery, audit: &mut Audit) {
         let (partition, offset) = (delivery.number("partition"), delivery.number("offset"));
         audit.streams.give_up(self.group, partition, offset);
@@ -119,23 +115,15 @@ impl Reader {
     }
 
     pub(super) fn look(&mut self, now: Time, audit: &mut Audit) -> Result<(), String> {
-        let mut is_closed = false;
-        let texts = self.client.as_ref().map(Client::take).unwrap_or_default();
-        for text in texts {
-            self.on_answer(&text, audit);
-            is_closed |= text == "CLOSED";
-            let Some(delivery) = Delivery::parse(&text) else { continue };
+        let texts = self.take();
+        for text in &texts {
+            self.on_answer(text, audit);
+            let Some(delivery) = Delivery::parse(text) else { continue };
             let Audit { streams, sent, .. } = audit;
             streams.receive(self.number, self.group, &delivery, sent, (now, self.heard))?;
             self.has.push_back(delivery);
         }
-        if is_closed {
-            if !audit.may_close {
-                return Err(format!("reader {} was closed", self.number));
-            }
-            self.end(audit)?;
-        }
-        Ok(())
+        self.note_end(&texts, audit)
     }
 
     /// Acknowledges up to `count` messages, and commits now and then.

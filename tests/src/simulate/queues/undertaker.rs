@@ -6,6 +6,7 @@ use dunlin_packets::Property;
 use dunlin_queue::Time;
 
 use super::audit::Audit;
+use super::connected::Connected;
 use super::delivery::{Delivery, answer};
 use super::leased_until;
 use crate::simulate::random::Random;
@@ -25,6 +26,24 @@ pub(super) struct Undertaker {
     /// When it has last said something.
     heard: Time,
     next_id: u16,
+}
+
+impl Connected for Undertaker {
+    fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
+        if let Some(client) = self.client.take() {
+            for text in client.take() {
+                self.on_text(&text, Time::from_millis(0), audit)?;
+            }
+        }
+        self.has.clear();
+        self.asked.clear();
+        self.acknowledged.clear();
+        Ok(())
+    }
 }
 
 impl Undertaker {
@@ -53,29 +72,6 @@ impl Undertaker {
         Ok(())
     }
 
-    pub(super) fn drop_connection(
-        &mut self,
-        sim: &mut Sim,
-        audit: &mut Audit,
-    ) -> Result<(), String> {
-        if let Some(client) = &self.client {
-            client.drop_connection(sim);
-        }
-        self.end(audit)
-    }
-
-    pub(super) fn end(&mut self, audit: &mut Audit) -> Result<(), String> {
-        if let Some(client) = self.client.take() {
-            for text in client.take() {
-                self.on_text(&text, Time::from_millis(0), audit)?;
-            }
-        }
-        self.has.clear();
-        self.asked.clear();
-        self.acknowledged.clear();
-        Ok(())
-    }
-
     fn on_text(&mut self, text: &str, now: Time, audit: &mut Audit) -> Result<(), String> {
         audit.note(self.queue, text);
         if let Some((id, is_success)) = answer(text, "PUBACK")
@@ -91,18 +87,11 @@ impl Undertaker {
     }
 
     pub(super) fn look(&mut self, now: Time, audit: &mut Audit) -> Result<(), String> {
-        let texts = self.client.as_ref().map(Client::take).unwrap_or_default();
-        let is_closed = texts.iter().any(|text| text == "CLOSED");
-        for text in texts {
-            self.on_text(&text, now, audit)?;
+        let texts = self.take();
+        for text in &texts {
+            self.on_text(text, now, audit)?;
         }
-        if is_closed {
-            if !audit.may_close {
-                return Err("an undertaker was closed".into());
-            }
-            self.end(audit)?;
-        }
-        Ok(())
+        self.note_end(&texts, audit)
     }
 
     /// Settles some letters, puts others back.

@@ -1,6 +1,7 @@
 //! The course of a run.
 
 use super::audit::Audit;
+use super::connected::Connected;
 use super::consumer::{Consumer, Manner};
 use super::publisher::Publisher;
 use super::reader::Reader;
