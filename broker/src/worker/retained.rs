@@ -58,7 +58,8 @@ pub(super) struct RetainedTotals {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// How many topics with a message hash to each place. One that is on its way to its store
-    /// counts from before its publisher has routed it, so who subscribes later finds it here.
+    /// counts before any other worker hears of it, so who subscribes when it has been routed finds
+    /// it here.
     topics: Box<[AtomicU32]>,
 }
 

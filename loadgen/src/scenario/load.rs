@@ -17,7 +17,7 @@ use hdrhistogram::Histogram;
 
 use super::Context;
 use super::steady::Acknowledged;
-use super::watch::{Publisher, Watch};
+use super::watch::{Publisher, Watch, subscriber_id};
 use crate::audit::{Audience, Audit};
 use crate::client::Greeting;
 use crate::clock::{MILLISECOND, SECOND, seconds};
@@ -63,11 +63,6 @@ pub(super) struct Load<'a, 'b> {
     guests: Option<Guests>,
     /// Times to the acknowledgement, where those are wanted.
     pub(super) acknowledged: Option<Acknowledged>,
-}
-
-/// What a subscriber is called.
-pub(super) fn subscriber_id(prefix: &str, number: usize) -> String {
-    format!("{prefix}-s{number}")
 }
 
 #[derive(Debug)]

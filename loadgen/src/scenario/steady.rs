@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
-use super::load::{Load, subscriber_id};
+use super::load::Load;
+use super::watch::subscriber_id;
 use super::{Context, forget};
 use crate::audit::Audience;
 use crate::client::Greeting;

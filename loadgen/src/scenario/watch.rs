@@ -12,6 +12,11 @@ use crate::client::Observer;
 use crate::meter::Meter;
 use crate::stamp::Stamp;
 
+/// What a subscriber is called.
+pub(super) fn subscriber_id(prefix: &str, number: usize) -> String {
+    format!("{prefix}-s{number}")
+}
+
 /// One that publishes.
 #[derive(Debug)]
 pub(super) struct Publisher {

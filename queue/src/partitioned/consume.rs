@@ -36,8 +36,8 @@ enum Step {
 }
 
 impl Queue {
-    /// Whether a delivery is still its member's: while its message was read it may have been settled
-    /// or taken back.
+    /// Whether a delivery is still its member's: while its message was read it may have been
+    /// settled or taken back.
     #[must_use]
     pub fn is_out(&self, group: GroupId, member: MemberId, delivery: &Delivery) -> bool {
         let Delivery { id, attempt, generation, .. } = *delivery;

@@ -52,8 +52,8 @@ impl Restoring {
         self.groups.get(&group).is_some_and(|group| group.has_settled(id))
     }
 
-    /// Deliveries of a message to a group that have failed, with [`REJECTED`](super::REJECTED) if it
-    /// was rejected.
+    /// Deliveries of a message to a group that have failed, with [`REJECTED`](super::REJECTED) if
+    /// it was rejected.
     #[must_use]
     pub fn attempts(&self, group: GroupId, id: MessageId) -> u32 {
         let attempts = self.groups.get(&group).and_then(|group| group.attempts.get(&id));

@@ -8,7 +8,7 @@ use crate::worker::sessions::SessionKey;
 /// A session begins to consume a queue, or comes back.
 #[derive(Debug)]
 pub struct QueueJoin {
-    /// As [`QueueName`] displays it.
+    /// As [`QueueName`](crate::queues::QueueName) displays it.
     pub(super) queue: Box<str>,
     pub(super) group: Box<str>,
     /// Of the routing key; empty for all.
