@@ -6,16 +6,18 @@
 //! the system had not written to the disk survives it, so a missing fsync is not found here.
 //!
 //! * `publication`: what is published, as a function of source and sequence number
-//! * `outgoing`, `publisher`: the sender's half of a client, and how it paces itself
+//! * `flights`, `outgoing`, `publisher`: the sender's half of a client, and how it paces itself
 //! * `receipts`, `subscriber`: the receiver's half, and what it has to have got
 //! * `retained`: a look at the retained messages
-//! * `process`, `run`: the lives of the broker, and the course of the run
+//! * `process`, `clients`, `run`: the lives of the broker, who its clients are, and the course of
+//!   the run
 //! * `report`: the verdict
 //!
 //! The seed settles what is published and how the clients are inclined to behave; which of it a
 //! kill meets is up to the scheduler, so a run with the same seed is alike, not the same.
 
 mod args;
+mod flights;
 mod member;
 mod outgoing;
 mod process;

@@ -1,21 +1,16 @@
 //! The sender's half of a client's session: publications that are not acknowledged yet, and how
 //! they are resent.
 
-use std::collections::VecDeque;
-
 use dunlin_packets::{Ack, AckKind, Packet, PacketId, Properties, Publish, QoS};
 
+use super::flights::Flights;
 use super::publication::Publication;
 use super::receipts::Published;
 use super::wire::{Broken, Output};
 
-/// Publications in flight, at most: the bits of [`Outgoing::ids`].
-pub(super) const WINDOW_MAX: usize = 64;
-
 /// A publication on its way.
 #[derive(Clone, Copy, Debug)]
 struct Flight {
-    id: PacketId,
     publication: Publication,
     /// PUBREC has come: from here on PUBREL is what is resent \[MQTT-4.3.3-4\].
     is_released: bool,
@@ -26,12 +21,7 @@ struct Flight {
 pub(super) struct Outgoing {
     seed: u64,
     source: u16,
-    /// In the order they were published, which is the order they are resent in
-    /// \[MQTT-4.6.0-1\].
-    flights: VecDeque<Flight>,
-    /// Identifiers in use; the lowest free one is taken, so that each is used again soon: a
-    /// broker that has forgotten how an exchange ended takes the next one for it.
-    ids: u64,
+    flights: Flights<Flight>,
     pub(super) published: Published,
     /// Publications the broker took over, at QoS 1 and QoS 2.
     pub(super) acked: [u64; 2],
@@ -44,8 +34,7 @@ impl Outgoing {
         Self {
             seed,
             source,
-            flights: VecDeque::new(),
-            ids: 0,
+            flights: Flights::new(),
             published: Published::default(),
             acked: [0; 2],
             refused: 0,
@@ -64,19 +53,14 @@ impl Outgoing {
 
     /// Sends the next publication, if an identifier is free.
     pub(super) fn publish(&mut self, out: &mut Output) {
-        let index = self.ids.trailing_ones();
-        let Some(id) = PacketId::new(index as u16 + 1).filter(|_| index < WINDOW_MAX as u32) else {
-            return;
-        };
-        self.ids |= 1 << index;
-        let flight = Flight { id, publication: self.upcoming(), is_released: false };
+        let flight = Flight { publication: self.upcoming(), is_released: false };
+        let Some(id) = self.flights.begin(flight) else { return };
         self.published.count += 1;
-        self.flights.push_back(flight);
-        self.send(flight, false, out);
+        self.send(id, flight, false, out);
     }
 
-    fn send(&self, flight: Flight, dup: bool, out: &mut Output) {
-        let Flight { id, publication, is_released } = flight;
+    fn send(&self, id: PacketId, flight: Flight, dup: bool, out: &mut Output) {
+        let Flight { publication, is_released } = flight;
         if is_released {
             return out.push(&Packet::Ack(Ack::new(AckKind::PubRel, id)));
         }
@@ -98,10 +82,9 @@ impl Outgoing {
     pub(super) fn resume(&mut self, session_present: bool, out: &mut Output) {
         if !session_present {
             self.flights.clear();
-            self.ids = 0;
         }
-        for &flight in &self.flights {
-            self.send(flight, true, out);
+        for &(id, flight) in self.flights.iter() {
+            self.send(id, flight, true, out);
         }
     }
 
@@ -111,40 +94,42 @@ impl Outgoing {
         ack: &Ack<'_>,
         out: &mut Output,
     ) -> Result<Option<Publication>, Broken> {
-        let at = self.flights.iter().position(|flight| flight.id == ack.packet_id);
-        let stage = at.map(|at| (at, self.flights[at].publication, self.flights[at].is_released));
-        match (ack.kind, stage) {
-            (AckKind::PubAck, Some((at, publication, _)))
+        let id = ack.packet_id;
+        let flight = self.flights.get_mut(id).copied();
+        match (ack.kind, flight) {
+            (AckKind::PubAck, Some(Flight { publication, .. }))
                 if publication.qos() != QoS::ExactlyOnce =>
             {
-                self.finish(at);
+                self.flights.finish(id);
                 Ok(self.settle(publication, ack))
             }
-            (AckKind::PubRec, Some((at, publication, false)))
+            (AckKind::PubRec, Some(Flight { publication, is_released: false }))
                 if publication.qos() == QoS::ExactlyOnce =>
             {
                 let taken = self.settle(publication, ack);
                 if taken.is_some() {
-                    self.flights[at].is_released = true;
-                    self.send(self.flights[at], false, out);
+                    self.release(id, out);
                 } else {
-                    self.finish(at);
+                    self.flights.finish(id);
                 }
                 Ok(taken)
             }
-            (AckKind::PubComp, Some((at, _, true))) => {
-                self.finish(at);
+            (AckKind::PubComp, Some(Flight { is_released: true, .. })) => {
+                self.flights.finish(id);
                 Ok(None)
             }
-            (kind, stage) => {
-                Err(Broken::Fault(format!("{kind:?} {} has no place at {stage:?}", ack.packet_id)))
+            (kind, flight) => {
+                Err(Broken::Fault(format!("{kind:?} {id} has no place at {flight:?}")))
             }
         }
     }
 
-    fn finish(&mut self, at: usize) {
-        if let Some(flight) = self.flights.remove(at) {
-            self.ids &= !(1 << (flight.id.get() - 1));
+    /// PUBREC has come.
+    fn release(&mut self, id: PacketId, out: &mut Output) {
+        if let Some(flight) = self.flights.get_mut(id) {
+            flight.is_released = true;
+            let flight = *flight;
+            self.send(id, flight, false, out);
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use dunlin_packets::Packet;
 use dunlin_queue::Time;
 
+use super::flights::WINDOW_MAX;
 use super::member::{Faults, Member};
-use super::outgoing::{Outgoing, WINDOW_MAX};
+use super::outgoing::Outgoing;
 use super::publication::ROUND;
 use super::receipts::Published;
 use super::shared::{Phase, Progress};
