@@ -17,6 +17,7 @@
 //! kill meets is up to the scheduler, so a run with the same seed is alike, not the same.
 
 mod args;
+mod clients;
 mod flights;
 mod member;
 mod outgoing;
