@@ -57,6 +57,7 @@ Torture options:
   --kills N          [20]              --seconds S           instead, or with --kills 0
   --publishers P     [4]               --rate N              [2000] of each per second
   --subscribers S    [4]               --offline O           [2] who come back at the end
+  --queue-consumers N                  [2] of each of two groups of a queue; 0 for no queue
   --dir DIR          [temporary]       --seed N              [by the clock]
   --workers N, --set NAME=VALUE        passed to the broker
   --verbose                            its log here, not in DIR.log

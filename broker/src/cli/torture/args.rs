@@ -25,6 +25,8 @@ pub struct TortureArgs {
     pub(super) publishers: u16,
     pub(super) subscribers: u16,
     pub(super) offline: u16,
+    /// Consumers of each group of the queue; without them there is no queue.
+    pub(super) queue_consumers: u16,
     /// Publications per second of each publisher.
     pub(super) rate: u32,
     /// Without one, a temporary directory.
@@ -49,6 +51,7 @@ impl Default for TortureArgs {
             publishers: 4,
             subscribers: 4,
             offline: 2,
+            queue_consumers: 2,
             rate: 2000,
             directory: None,
             seed: None,
@@ -78,6 +81,9 @@ impl TortureArgs {
                 "publishers" => args.publishers = number(parser, &name, &(1..=CLIENTS_MAX))?,
                 "subscribers" => args.subscribers = number(parser, &name, &(0..=CLIENTS_MAX))?,
                 "offline" => args.offline = number(parser, &name, &(0..=CLIENTS_MAX))?,
+                "queue-consumers" => {
+                    args.queue_consumers = number(parser, &name, &(0..=CLIENTS_MAX))?;
+                }
                 "rate" => args.rate = number(parser, &name, &(1..=RATE_MAX))?,
                 "dir" => args.directory = Some(PathBuf::from(parser.value()?)),
                 "seed" => args.seed = Some(number(parser, &name, &(0..=u64::MAX))?),
@@ -158,6 +164,7 @@ mod tests {
             (&["--kills", "-1"][..], "-1"),
             (&["--kills", "3", "--seconds", "3"], "not both"),
             (&["--publishers", "0"], "--publishers: 0 is not between 1 and 64"),
+            (&["--queue-consumers", "65"], "65 is not between 0 and 64"),
             (&["--subscribers", "0", "--offline", "0"], "nothing to audit"),
             (&["--set", "queue.max_mesages=1"], "queue.max_mesages: there is no such option"),
             (&["--set", "data_dir=/tmp"], "that of --dir"),

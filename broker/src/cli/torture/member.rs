@@ -1,5 +1,5 @@
-//! What publishers and subscribers have in common: a persistent session, and connections to it
-//! that come and go.
+//! What publishers, subscribers and consumers have in common: a session, and connections to it that
+//! come and go.
 
 use super::random::Random;
 use super::shared::{Address, Phase, Shared};
@@ -25,14 +25,14 @@ pub(super) struct Faults {
     pub(super) texts: Vec<String>,
 }
 
-/// A client with a persistent session.
+/// A client with a session, which lasts unless its identity says otherwise.
 #[derive(Debug)]
 pub(super) struct Member<'a> {
     pub(super) shared: &'a Shared,
     pub(super) identity: Identity,
     pub(super) random: Random,
     pub(super) faults: Faults,
-    /// Whether a CONNACK has come, so that from here on there is a session.
+    /// Whether a CONNACK has come, so that from here on there is a session, if it is to last.
     had_session: bool,
     /// The broker of the latest connection.
     address: Option<Address>,
@@ -56,7 +56,7 @@ impl<'a> Member<'a> {
                     Ok((link, greeting)) => {
                         self.faults.sessions_lost +=
                             u64::from(self.had_session && !greeting.session_present);
-                        self.had_session = true;
+                        self.had_session = self.identity.is_persistent;
                         return Some((link, greeting));
                     }
                     Err(broken) => self.ended(broken),
@@ -68,6 +68,11 @@ impl<'a> Member<'a> {
         }
         self.fault("no connection in time");
         None
+    }
+
+    /// Which life of the broker the latest connection belongs to.
+    pub(super) fn life(&self) -> u32 {
+        self.address.map_or(0, |address| address.life)
     }
 
     /// The connection is over: a fault unless a kill is the reason.

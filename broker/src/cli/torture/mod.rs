@@ -8,6 +8,7 @@
 //! * `publication`: what is published, as a function of source and sequence number
 //! * `flights`, `outgoing`, `publisher`: the sender's half of a client, and how it paces itself
 //! * `receipts`, `subscriber`: the receiver's half, and what it has to have got
+//! * `queues`: a partitioned queue, its consumer groups, and what they have to have got
 //! * `retained`: a look at the retained messages
 //! * `process`, `clients`, `run`: the lives of the broker, who its clients are, and the course of
 //!   the run
@@ -24,6 +25,7 @@ mod outgoing;
 mod process;
 mod publication;
 mod publisher;
+mod queues;
 mod random;
 mod receipts;
 mod report;

@@ -14,6 +14,12 @@ pub(super) const RETAINED_TOPICS: u32 = 64;
 /// The source of retained messages, beside the numbered publishers.
 pub(super) const RETAINED_SOURCE: u16 = u16::MAX;
 
+/// The queue, and how many keys each publisher has in it.
+pub(super) const QUEUE: &str = "torture";
+const QUEUE_KEYS: u32 = 5;
+/// The first source of messages for the queue.
+pub(super) const QUEUE_SOURCE: u16 = 1 << 15;
+
 /// Retained topics that are in use at a time, and publications until the next one comes into use
 /// and the oldest is left alone: what is lost of one that is never written again stays lost.
 const RETAINED_ACTIVE: u32 = 8;
@@ -25,7 +31,8 @@ const HEADER_BYTES: usize = 8 + 2 + 4 + 4;
 /// One publication of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Publication {
-    /// The publisher's number, or [`RETAINED_SOURCE`].
+    /// The publisher's number, [`QUEUE_SOURCE`] and that of a queue's publisher, or
+    /// [`RETAINED_SOURCE`].
     pub(super) source: u16,
     /// Counted by the source, from 0.
     pub(super) sequence: u32,
@@ -56,9 +63,21 @@ impl Publication {
         oldest + (mix(u64::from(self.sequence)) % u64::from(RETAINED_ACTIVE)) as u32
     }
 
+    pub(super) fn is_queued(self) -> bool {
+        self.source >= QUEUE_SOURCE && !self.is_retained()
+    }
+
+    /// Which of the source's keys in the queue it has.
+    pub(super) fn key(self) -> u32 {
+        mix(u64::from(self.sequence)) as u32 % QUEUE_KEYS
+    }
+
     pub(super) fn topic(self) -> String {
         if self.is_retained() {
             return format!("r/{}", self.retained_topic());
+        }
+        if self.is_queued() {
+            return format!("$queue/{QUEUE}/{}/{}", self.source - QUEUE_SOURCE, self.key());
         }
         format!("t/{}/{}", self.source, self.sequence % TOPICS)
     }

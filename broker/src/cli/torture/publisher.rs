@@ -141,8 +141,8 @@ impl<'a> Publisher<'a> {
             if publication.is_retained() {
                 let topic = publication.retained_topic() as usize;
                 shared.retained_sent[topic].store(next, Ordering::SeqCst);
-            } else {
-                shared.next[usize::from(publication.source)].store(next, Ordering::SeqCst);
+            } else if let Some(counter) = shared.next_of(publication.source) {
+                counter.store(next, Ordering::SeqCst);
             }
             Progress::count(&shared.progress.published);
             self.outgoing.publish(out);

@@ -1,12 +1,15 @@
 //! The verdict: figures, and which of them have to be 0.
 
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use super::member::Faults;
 use super::publication::{Publication, ROUND};
 use super::publisher::PublisherRecord;
+use super::queues::Audit;
 use super::receipts::{Published, Sequences};
 use super::retained::Findings;
+use super::shared::Shared;
 use super::subscriber::SubscriberRecord;
 
 /// Examples of each kind that are named, at most, and of what one subscriber lacks.
@@ -23,6 +26,15 @@ pub(super) struct Lives {
     pub(super) looks: Vec<Findings>,
     /// What went wrong with the run itself.
     pub(super) faults: Vec<String>,
+}
+
+/// What the clients have left behind.
+#[derive(Debug)]
+pub(super) struct Records {
+    pub(super) publishers: Vec<PublisherRecord>,
+    pub(super) subscribers: Vec<SubscriberRecord>,
+    pub(super) queue_publishers: Vec<PublisherRecord>,
+    pub(super) consumers: Vec<Faults>,
 }
 
 /// One line of the table.
@@ -45,20 +57,23 @@ pub(super) struct Report {
 
 impl Report {
     /// Audits a run.
-    pub(super) fn new(
-        lives: &Lives,
-        publishers: &[PublisherRecord],
-        subscribers: &[SubscriberRecord],
-        published: &[Published],
-    ) -> Self {
+    pub(super) fn new(lives: &Lives, records: &Records, shared: &Shared) -> Self {
+        let Records { publishers, subscribers, queue_publishers, consumers } = records;
+        let published = |all: &OnceLock<Vec<Published>>| all.get().cloned().unwrap_or_default();
         let mut report = Self { starts_ms: lives.starts_ms.clone(), ..Self::default() };
         report.starts_ms.sort_unstable();
         report.inform("kills", u64::from(lives.kills));
         report.add_publishers(publishers);
-        report.add_subscribers(subscribers, published);
+        report.add_subscribers(subscribers, &published(&shared.published));
         report.add_retained(&lives.looks);
-        let faults = publishers.iter().map(|record| &record.faults);
-        report.add_faults(faults.chain(subscribers.iter().map(|record| &record.faults)));
+        if !consumers.is_empty() {
+            report.require("queue: groups that never came", shared.queue.absent());
+            report.add_queue_publishers(queue_publishers);
+            report.add_queue(&shared.queue.audit.lock(), &published(&shared.queue.published));
+        }
+        let publishers = publishers.iter().chain(queue_publishers).map(|record| &record.faults);
+        let subscribers = subscribers.iter().map(|record| &record.faults);
+        report.add_faults(publishers.chain(subscribers).chain(consumers));
         report.another_kind();
         for fault in &lives.faults {
             report.example(|| fault.clone());
@@ -132,6 +147,36 @@ impl Report {
         }
         self.inform("retained checked", looks.iter().map(|look| look.checked).sum());
         self.require("retained wrong", looks.iter().map(|look| look.wrong.len() as u64).sum());
+    }
+
+    fn add_queue_publishers(&mut self, records: &[PublisherRecord]) {
+        let sum = |of: fn(&PublisherRecord) -> u64| records.iter().map(of).sum();
+        self.inform("queue: acknowledged at QoS 1", sum(|record| record.acked[0]));
+        self.inform("queue: acknowledged at QoS 2", sum(|record| record.acked[1]));
+        self.inform("queue: refused with a reason", sum(|record| record.refused));
+        self.require("queue: unacknowledged", sum(|record| record.unacknowledged));
+    }
+
+    /// What all groups together got.
+    fn add_queue(&mut self, audit: &Audit, published: &[Published]) {
+        self.another_kind();
+        let delivered = audit.sum(|group| group.delivered);
+        self.inform("queue: delivered", delivered);
+        self.inform("queue: redelivered", audit.sum(|group| group.redelivered));
+        self.inform("queue: settled for good", audit.sum(|group| group.settled));
+        let [at_qos1, at_qos2] = audit.duplicated;
+        let misplaced = audit.misplaced();
+        self.require("queue: lost", audit.lost(published));
+        self.require("queue: duplicated at QoS 2", at_qos2);
+        self.inform("queue: duplicated at QoS 1", at_qos1);
+        self.require("queue: two at one message-id", audit.mixed_up);
+        self.require("queue: settled, but came again", audit.sum(|group| group.came_again));
+        self.require("queue: enqueued out of order", misplaced.len() as u64);
+        self.require("queue: out of order", audit.sum(|group| group.out_of_order));
+        self.require("runs without a queue's delivery", u64::from(delivered == 0));
+        for text in audit.lost_examples(published).iter().chain(&misplaced).chain(&audit.examples) {
+            self.example(|| text.clone());
+        }
     }
 
     fn add_faults<'a>(&mut self, faults: impl Iterator<Item = &'a Faults>) {

@@ -4,18 +4,21 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::ScopedJoinHandle;
 
 use dunlin_queue::Time;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::{Extent, TortureArgs};
-use super::clients::{Handles, spawn_publishers, spawn_subscribers};
+use super::clients::{self, Handles};
 use super::process::{Program, Running};
+use super::publisher::PublisherRecord;
+use super::queues::{DECLARATION, QueueState};
 use super::random::{Random, mix};
-use super::report::{Lives, Report};
+use super::receipts::Published;
+use super::report::{Lives, Records, Report};
 use super::retained;
 use super::shared::{Address, Phase, Progress, Shared};
 use super::wire::Broken;
@@ -36,8 +39,14 @@ const DRAIN_LIMIT_MS: u64 = 900_000;
 /// Once in so many starts the retained messages are looked at before the kill.
 const LOOK_ONE_IN: u64 = 3;
 /// What the audit takes for loss must not be a queue that is full by its owner's choice.
-const BROKER_DEFAULTS: [&str; 4] =
-    ["--set", "queue.max_messages=10000000", "--set", "queue.max_bytes=64GiB"];
+const BROKER_DEFAULTS: [&str; 6] = [
+    "--set",
+    "queue.max_messages=10000000",
+    "--set",
+    "queue.max_bytes=64GiB",
+    "--set",
+    DECLARATION,
+];
 
 /// The killer's stream of random numbers.
 const KILLER_STREAM: u64 = 0;
@@ -54,6 +63,7 @@ pub(in crate::cli) fn run(args: &TortureArgs) -> Result<(), Box<dyn Error>> {
     eprintln!("seed {seed}, data in {}", directory.path.display());
     let mut shared = Shared::new(clock, seed, usize::from(args.publishers));
     (shared.rate, shared.publications_max) = (pace(args), PUBLICATIONS_MAX);
+    shared.queue = QueueState::new(usize::from(clients::queue_publishers(args)));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(shared.interrupted()))?;
     }
@@ -131,6 +141,11 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
     if path.exists() { fs::remove_file(path) } else { Ok(()) }
 }
 
+/// Says what was published, once nobody publishes any more.
+fn publish(published: &OnceLock<Vec<Published>>, records: &[PublisherRecord]) {
+    published.get_or_init(|| records.iter().map(|record| record.published.clone()).collect());
+}
+
 /// Ends the clients on every way out.
 struct OverAtEnd<'a>(&'a Shared);
 
@@ -151,8 +166,10 @@ impl Course<'_> {
     fn run(mut self) -> Result<Report, String> {
         std::thread::scope(|scope| {
             let _over = OverAtEnd(self.shared);
-            let publishers = spawn_publishers(scope, self.args, self.shared);
-            let subscribers = spawn_subscribers(scope, self.args, self.shared);
+            let publishers = clients::spawn_publishers(scope, self.args, self.shared);
+            let subscribers = clients::spawn_subscribers(scope, self.args, self.shared);
+            let queue_publishers = clients::spawn_queue_publishers(scope, self.args, self.shared);
+            let consumers = clients::spawn_consumers(scope, self.args, self.shared);
             let mut broker = self.torture()?;
             let last_life_ms = match self.args.extent {
                 Extent::Calm(seconds) => u64::from(seconds) * 1000,
@@ -163,13 +180,15 @@ impl Course<'_> {
             self.shared.enter(Phase::LastRound);
             let publishers = self.join(publishers, &mut broker, LAST_ROUND_LIMIT_MS)?;
             // The last one publishes retained messages, which no subscriber of the audit gets.
-            let numbered = publishers.len() - 1;
-            let published = publishers[..numbered].iter().map(|record| record.published.clone());
-            let published = self.shared.published.get_or_init(|| published.collect());
+            publish(&self.shared.published, &publishers[..publishers.len() - 1]);
+            let queue_publishers = self.join(queue_publishers, &mut broker, LAST_ROUND_LIMIT_MS)?;
+            publish(&self.shared.queue.published, &queue_publishers);
             self.shared.enter(Phase::Drain);
             let subscribers = self.join(subscribers, &mut broker, DRAIN_LIMIT_MS)?;
+            let consumers = self.join(consumers, &mut broker, DRAIN_LIMIT_MS)?;
             self.look(&broker, self.lives.kills)?;
-            Ok(Report::new(&self.lives, &publishers, &subscribers, published))
+            let records = Records { publishers, subscribers, queue_publishers, consumers };
+            Ok(Report::new(&self.lives, &records, self.shared))
         })
     }
 

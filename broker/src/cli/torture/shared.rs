@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use dunlin_queue::Time;
 
-use super::publication::RETAINED_TOPICS;
+use super::publication::{Publication, QUEUE_SOURCE, RETAINED_TOPICS};
+use super::queues::QueueState;
 use super::receipts::Published;
 use crate::clock::Clock;
 
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) retained_acked: Vec<AtomicU32>,
     /// What was published, once the publishers have left.
     pub(super) published: OnceLock<Vec<Published>>,
+    /// The same of the queue, and what came of it.
+    pub(super) queue: QueueState,
     /// For the progress lines.
     pub(super) progress: Progress,
     /// Set by SIGINT and SIGTERM.
@@ -74,7 +77,7 @@ impl Progress {
     }
 }
 
-fn zeros(count: usize) -> Vec<AtomicU32> {
+pub(super) fn zeros(count: usize) -> Vec<AtomicU32> {
     (0..count).map(|_| AtomicU32::new(0)).collect()
 }
 
@@ -89,11 +92,26 @@ impl Shared {
             retained_sent: zeros(RETAINED_TOPICS as usize),
             retained_acked: zeros(RETAINED_TOPICS as usize),
             published: OnceLock::new(),
+            queue: QueueState::new(0),
             progress: Progress::default(),
             interrupted: Arc::default(),
             phase: AtomicU8::new(Phase::Torture as u8),
             address: AtomicU64::new(0),
         }
+    }
+
+    /// The next sequence number of a publisher, of topics or the queue.
+    pub(super) fn next_of(&self, source: u16) -> Option<&AtomicU32> {
+        match source.checked_sub(QUEUE_SOURCE) {
+            Some(publisher) => self.queue.next.get(usize::from(publisher)),
+            None => self.next.get(usize::from(source)),
+        }
+    }
+
+    /// Whether a publication was sent already.
+    pub(super) fn is_sent(&self, publication: Publication) -> bool {
+        let next = self.next_of(publication.source);
+        next.is_some_and(|next| publication.sequence < next.load(Ordering::SeqCst))
     }
 
     /// What a signal sets.

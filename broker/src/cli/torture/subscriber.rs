@@ -17,11 +17,11 @@ use super::shared::{Phase, Progress};
 use super::wire::{Broken, Greeting, Link, Output};
 
 /// How long a SUBACK may take.
-const SUBACK_LIMIT_MS: u64 = 30_000;
+pub(super) const SUBACK_LIMIT_MS: u64 = 30_000;
 /// After so much silence a subscriber that has everything has no repetition to fear.
 const QUIET_MS: u64 = 500;
 /// After so much silence what is missing is lost.
-const LOST_MS: u64 = 15_000;
+pub(super) const LOST_MS: u64 = 15_000;
 /// The longest time acknowledgements are held back.
 const HOLD_MAX_MS: u64 = 5;
 const READ_MS: u64 = 50;
@@ -276,8 +276,7 @@ impl<'a> Subscriber<'a> {
     /// Whether the publication was sent, to this subscription's filter, and comes as it has to.
     fn is_due(&self, publication: Publication, publish: &Publish<'_>) -> bool {
         let interest = &self.receipts.interest;
-        let next = self.member.shared.next.get(usize::from(publication.source));
-        next.is_some_and(|next| publication.sequence < next.load(Ordering::SeqCst))
+        self.member.shared.is_sent(publication)
             && interest.covers(publication.source)
             && publish.topic == publication.topic()
             && publish.qos == publication.qos().min(interest.qos)

@@ -1,0 +1,218 @@
+//! What the groups of a queue got, and what of it is wrong.
+//!
+//! Order has two halves. Messages of a key stand in the queue in the order they were published, of
+//! those at QoS 1 that are there more than once the first. And a partition's messages are given to
+//! a group in the order they stand there, as far as they are given for the first time: not by
+//! `attempt`, and not by the flag of the packet. A kill begins that anew, as what was given and
+//! not settled is given once more, and the broker need not know that it was.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+use dunlin_packets::QoS;
+use dunlin_queue::Time;
+
+use super::Group;
+use super::delivery::{Attempt, Delivery, MessageId};
+use crate::cli::torture::publication::{Publication, QUEUE_SOURCE};
+use crate::cli::torture::receipts::{Published, Sequences};
+
+/// What is wrong that is told in words, at most.
+const EXAMPLES_MAX: usize = 12;
+
+/// Source, key and sequence number of a publication.
+type Line = (u16, u32, u32);
+
+/// What has come.
+#[derive(Debug)]
+pub(in crate::cli::torture) struct Audit {
+    /// Which publication a message is.
+    messages: HashMap<MessageId, Publication>,
+    /// The first message that is this publication.
+    first: BTreeMap<Line, MessageId>,
+    /// By [`Group`].
+    groups: [GroupAudit; 2],
+    /// Publications at QoS 1, and QoS 2, that are one more time in the queue.
+    pub(in crate::cli::torture) duplicated: [u64; 2],
+    /// Messages that are two publications.
+    pub(in crate::cli::torture) mixed_up: u64,
+    /// In words, as far as there is room.
+    pub(in crate::cli::torture) examples: Vec<String>,
+    heard: Time,
+}
+
+/// What one group got.
+#[derive(Debug)]
+pub(in crate::cli::torture) struct GroupAudit {
+    /// By publisher.
+    seen: Vec<Sequences>,
+    /// Settled for good, and in which life of the broker it said so.
+    confirmed: HashMap<MessageId, u32>,
+    /// By partition: in which life a message was last given for the first time, and the offset
+    /// behind it.
+    newest: HashMap<u32, (u32, u64)>,
+    /// Different publications.
+    pub(in crate::cli::torture) delivered: u64,
+    /// Deliveries of what was delivered before.
+    pub(in crate::cli::torture) redelivered: u64,
+    pub(in crate::cli::torture) settled: u64,
+    /// Deliveries of what was settled for good.
+    pub(in crate::cli::torture) came_again: u64,
+    pub(in crate::cli::torture) out_of_order: u64,
+}
+
+impl Audit {
+    pub(in crate::cli::torture) fn new(publishers: usize) -> Self {
+        Self {
+            messages: HashMap::new(),
+            first: BTreeMap::new(),
+            groups: Group::ALL.map(|_| GroupAudit::new(publishers)),
+            duplicated: [0; 2],
+            mixed_up: 0,
+            examples: Vec::new(),
+            heard: Time::default(),
+        }
+    }
+
+    /// A consumer got a publication of one of the publishers.
+    pub(super) fn deliver(&mut self, group: Group, delivery: &Delivery, now: Time) {
+        self.heard = now;
+        if let Some(attempt) = delivery.attempt {
+            self.identify(attempt.message, delivery.publication);
+        }
+        if let Some(wrong) = self.groups[group as usize].deliver(delivery) {
+            self.example(|| format!("{wrong} in group {}: {delivery:?}", group.name()));
+        }
+    }
+
+    fn identify(&mut self, message: MessageId, publication: Publication) {
+        match self.messages.entry(message) {
+            Entry::Occupied(known) if *known.get() == publication => return,
+            Entry::Occupied(known) => {
+                let known = *known.get();
+                self.mixed_up += 1;
+                return self.example(|| format!("{message} is {known:?} and {publication:?}"));
+            }
+            Entry::Vacant(vacant) => vacant.insert(publication),
+        };
+        let line = (publication.source, publication.key(), publication.sequence);
+        let Some(first) = self.first.get_mut(&line) else {
+            self.first.insert(line, message);
+            return;
+        };
+        let other = *first;
+        if message.offset < first.offset {
+            *first = message;
+        }
+        let is_exactly_once = publication.qos() == QoS::ExactlyOnce;
+        self.duplicated[usize::from(is_exactly_once)] += 1;
+        if is_exactly_once {
+            self.example(|| format!("{publication:?} is {message} and {other}"));
+        }
+    }
+
+    /// The broker has confirmed that a message is settled, to a connection of that life.
+    pub(super) fn settle(&mut self, group: Group, message: MessageId, life: u32) {
+        let group = &mut self.groups[group as usize];
+        group.settled += u64::from(group.confirmed.insert(message, life).is_none());
+    }
+
+    pub(super) fn silence_ms(&self, now: Time) -> u64 {
+        now.millis_since(self.heard)
+    }
+
+    /// Sums up a figure of the groups.
+    pub(in crate::cli::torture) fn sum(&self, of: fn(&GroupAudit) -> u64) -> u64 {
+        self.groups.iter().map(of).sum()
+    }
+
+    /// What was acknowledged and a group never got.
+    pub(in crate::cli::torture) fn lost(&self, published: &[Published]) -> u64 {
+        self.groups.iter().flat_map(|group| group.missing(published)).map(|it| it.len()).sum()
+    }
+
+    /// The first losses of each group, in words.
+    pub(in crate::cli::torture) fn lost_examples(&self, published: &[Published]) -> Vec<String> {
+        let each = Group::ALL.into_iter().zip(&self.groups);
+        each.flat_map(|(name, group)| {
+            group.missing(published).zip(0..).flat_map(move |(missing, source)| {
+                let first: Vec<u32> = missing.iter().take(3).collect();
+                let tell = move |sequence| {
+                    let publication = Publication { source: QUEUE_SOURCE + source, sequence };
+                    format!("lost: {publication:?} in group {}", name.name())
+                };
+                first.into_iter().map(tell)
+            })
+        })
+        .collect()
+    }
+
+    /// Publications that stand in the queue before an earlier one of their key, or elsewhere.
+    pub(in crate::cli::torture) fn misplaced(&self) -> Vec<String> {
+        let neighbours = self.first.iter().zip(self.first.iter().skip(1));
+        neighbours
+            .filter(|((a, _), (b, _))| (a.0, a.1) == (b.0, b.1))
+            .filter(|((_, a), (_, b))| a.partition != b.partition || a.offset > b.offset)
+            .map(|((a, before), (b, behind))| {
+                format!("of key {:?} {} is {before}, and {} is {behind}", (a.0, a.1), a.2, b.2)
+            })
+            .collect()
+    }
+
+    fn example(&mut self, text: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(text());
+        }
+    }
+}
+
+impl GroupAudit {
+    fn new(publishers: usize) -> Self {
+        Self {
+            seen: vec![Sequences::default(); publishers],
+            confirmed: HashMap::new(),
+            newest: HashMap::new(),
+            delivered: 0,
+            redelivered: 0,
+            settled: 0,
+            came_again: 0,
+            out_of_order: 0,
+        }
+    }
+
+    /// Says what is wrong with it.
+    fn deliver(&mut self, delivery: &Delivery) -> Option<&'static str> {
+        let Publication { source, sequence } = delivery.publication;
+        if self.seen[usize::from(source - QUEUE_SOURCE)].insert(sequence) {
+            self.delivered += 1;
+        } else {
+            self.redelivered += 1;
+        }
+        let attempt = delivery.attempt?;
+        // A connection of a former life may be read after what came to a later one.
+        let settled = self.confirmed.get(&attempt.message);
+        if settled.is_some_and(|&life| life <= delivery.life) {
+            self.came_again += 1;
+            return Some("settled and given again");
+        }
+        (!self.is_in_order(delivery, attempt)).then(|| {
+            self.out_of_order += 1;
+            "out of order"
+        })
+    }
+
+    fn is_in_order(&mut self, delivery: &Delivery, attempt: Attempt) -> bool {
+        if attempt.number > 1 || delivery.is_repeated {
+            return true;
+        }
+        let MessageId { partition, offset } = attempt.message;
+        let newest = self.newest.entry(partition).or_default();
+        let is_in_order = newest.0 != delivery.life || offset >= newest.1;
+        *newest = (*newest).max((delivery.life, offset + 1));
+        is_in_order
+    }
+
+    fn missing(&self, published: &[Published]) -> impl Iterator<Item = Sequences> {
+        published.iter().zip(&self.seen).map(|(published, seen)| published.acked.beyond(0, seen))
+    }
+}
