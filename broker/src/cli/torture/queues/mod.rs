@@ -27,7 +27,7 @@ use super::shared::{Phase, Shared, zeros};
 /// The queue. Its lease is short enough to end while the run waits for what is left, and long
 /// enough for a consumer that waits for its turn on a busy machine.
 pub(super) const DECLARATION: &str =
-    r#"queues.declare=["torture lease=3s backoff=50ms backoff_max=200ms attempts=0"]"#;
+    "queues.declare=torture lease=3s backoff=50ms backoff_max=200ms attempts=0";
 /// After so much silence there is no lease that could end, and no attempt to come.
 const QUIET_MS: u64 = 3_500;
 /// Until a consumer looks whether the groups have come.
