@@ -216,3 +216,113 @@ impl GroupAudit {
         published.iter().zip(&self.seen).map(|(published, seen)| published.acked.beyond(0, seen))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A publication with the key of the first: those of one key, in order.
+    fn of_one_key(index: usize, qos: QoS) -> Publication {
+        let all = (0..).map(|sequence| Publication { source: QUEUE_SOURCE, sequence });
+        let mut same = all.filter(|it| it.key() == 0 && it.qos() == qos);
+        same.nth(index).expect("there is no end of them")
+    }
+
+    fn delivery(publication: Publication, offset: u64) -> Delivery {
+        let attempt = Attempt { message: MessageId { partition: 0, offset }, number: 1 };
+        Delivery { publication, attempt: Some(attempt), is_repeated: false, life: 0 }
+    }
+
+    fn again(mut delivery: Delivery, number: u32) -> Delivery {
+        delivery.attempt = delivery.attempt.map(|attempt| Attempt { number, ..attempt });
+        delivery
+    }
+
+    /// What comes to a group, in this order.
+    fn came(group: Group, deliveries: &[Delivery]) -> Audit {
+        let mut audit = Audit::new(1);
+        for delivery in deliveries {
+            audit.deliver(group, delivery, Time::default());
+        }
+        audit
+    }
+
+    fn first(index: usize) -> Delivery {
+        delivery(of_one_key(index, QoS::AtLeastOnce), index as u64)
+    }
+
+    #[test]
+    fn what_one_group_got_and_another_did_not_is_lost() {
+        let mut published = Published { count: 100, ..Published::default() };
+        let acked = [0, 1].map(|index| of_one_key(index, QoS::AtLeastOnce).sequence);
+        acked.into_iter().for_each(|sequence| assert!(published.acked.insert(sequence)));
+        let published = [published];
+        let mut audit = came(Group::Verbs, &[first(0), first(1)]);
+        assert_eq!(audit.lost(&published), 2);
+        audit.deliver(Group::Auto, &first(1), Time::default());
+        assert_eq!(audit.lost(&published), 1);
+        assert_eq!(audit.lost_examples(&published).len(), 1);
+        // Whoever is not told about messages has them all the same.
+        let untold = Delivery { attempt: None, ..first(0) };
+        audit.deliver(Group::Auto, &untold, Time::default());
+        assert_eq!(audit.lost(&published), 0);
+        assert_eq!(audit.sum(|group| group.delivered), 4);
+    }
+
+    #[test]
+    fn a_second_message_of_one_publication_is_a_fault_at_qos_2_only() {
+        for (qos, expected) in [(QoS::AtLeastOnce, [1, 0]), (QoS::ExactlyOnce, [0, 1])] {
+            let publication = of_one_key(0, qos);
+            let one = delivery(publication, 1);
+            let audit = came(Group::Auto, &[one, again(one, 2), delivery(publication, 2)]);
+            assert_eq!(audit.duplicated, expected);
+            assert_eq!((audit.sum(|group| group.redelivered), audit.mixed_up), (2, 0));
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_two_publications_is_mixed_up() {
+        let other = delivery(of_one_key(1, QoS::AtLeastOnce), 0);
+        assert_eq!(came(Group::Auto, &[first(0), other]).mixed_up, 1);
+    }
+
+    #[test]
+    fn what_was_settled_for_good_must_not_come_again_to_its_group() {
+        let mut audit = came(Group::Verbs, &[Delivery { life: 1, ..first(0) }]);
+        audit.settle(Group::Verbs, MessageId { partition: 0, offset: 0 }, 1);
+        // Neither to another group, nor when it was sent by a life before.
+        audit.deliver(Group::Auto, &Delivery { life: 1, ..first(0) }, Time::default());
+        audit.deliver(Group::Verbs, &first(0), Time::default());
+        assert_eq!(audit.sum(|group| group.came_again), 0);
+        for (life, expected) in [(1, 1), (2, 2)] {
+            let delivery = Delivery { life, ..again(first(0), 2) };
+            audit.deliver(Group::Verbs, &delivery, Time::default());
+            assert_eq!(audit.sum(|group| group.came_again), expected);
+        }
+    }
+
+    #[test]
+    fn first_deliveries_of_a_partition_come_in_order_until_a_kill() {
+        let repeated = Delivery { is_repeated: true, ..first(1) };
+        let in_order = [first(0), first(2), again(first(1), 2), repeated, first(3)];
+        assert_eq!(came(Group::Auto, &in_order).sum(|group| group.out_of_order), 0);
+        let killed = [first(2), Delivery { life: 1, ..first(1) }, first(3)];
+        assert_eq!(came(Group::Auto, &killed).sum(|group| group.out_of_order), 0);
+        for twice in [0, 1] {
+            let audit = came(Group::Auto, &[first(0), first(1), first(twice)]);
+            assert_eq!(audit.sum(|group| group.out_of_order), 1);
+        }
+    }
+
+    #[test]
+    fn a_publication_that_stands_before_an_earlier_one_of_its_key_is_misplaced() {
+        let [one, two] = [0, 1].map(|index| of_one_key(index, QoS::AtLeastOnce));
+        let misplaced = |offsets: &[(Publication, u64)]| {
+            let each: Vec<_> = offsets.iter().map(|&(it, offset)| delivery(it, offset)).collect();
+            came(Group::Auto, &each).misplaced().len()
+        };
+        assert_eq!(misplaced(&[(one, 1), (two, 2), (one, 3)]), 0, "the first one counts");
+        assert_eq!(misplaced(&[(one, 3), (two, 2), (one, 1)]), 0, "whichever comes first");
+        assert_eq!(misplaced(&[(one, 2), (two, 1)]), 1);
+    }
+}
