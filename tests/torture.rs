@@ -15,6 +15,13 @@ fn assert_clean(output: &Output) {
     assert!(!out.contains("HAS TO BE 0"), "{out}");
 }
 
+/// A figure of the report.
+fn figure(output: &Output, name: &str) -> Option<u64> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 #[test]
 fn without_a_kill_nothing_is_lost_or_doubled() {
     assert_clean(&torture(&["--kills", "0", "--seed", "1"]));
@@ -22,7 +29,20 @@ fn without_a_kill_nothing_is_lost_or_doubled() {
 
 #[test]
 fn killed_and_started_again_it_has_lost_nothing_it_acknowledged() {
-    assert_clean(&torture(&["--kills", "3", "--seed", "1"]));
+    let output = torture(&["--kills", "3", "--seed", "1"]);
+    assert_clean(&output);
+    let [delivered, settled, lost] = ["queue: delivered", "queue: settled for good", "queue: lost"]
+        .map(|it| figure(&output, it));
+    assert!(delivered > Some(0) && settled > Some(0), "{delivered:?} {settled:?}");
+    assert_eq!(lost, Some(0));
+}
+
+#[test]
+fn without_consumers_there_is_no_queue_and_everything_else() {
+    let output = torture(&["--kills", "0", "--seed", "1", "--queue-consumers", "0"]);
+    assert_clean(&output);
+    assert!(figure(&output, "delivered") > Some(0));
+    assert_eq!(figure(&output, "queue: delivered"), None);
 }
 
 #[test]

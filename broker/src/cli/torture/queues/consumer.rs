@@ -110,6 +110,9 @@ impl<'a> Consumer<'a> {
                 return Err(Broken::fault("a consumer got no SUBACK in time"));
             }
             if self.leaves(now, leave_at) {
+                if self.phase() == Phase::Drain && !self.verbs.is_empty() {
+                    self.member.fault("verbs are not acknowledged");
+                }
                 return if self.member.random.one_in(2) { link.leave() } else { Ok(()) };
             }
         }
@@ -120,8 +123,9 @@ impl<'a> Consumer<'a> {
             Phase::Torture => self.is_flaky && now >= leave_at,
             Phase::LastRound => false,
             Phase::Drain => {
+                let (queue, shared) = (self.queue(), self.member.shared);
                 let has_answered = self.acks.is_empty() && self.verbs.is_empty();
-                has_answered && self.queue().is_drained(self.member.shared)
+                queue.is_silent(shared) || has_answered && queue.is_drained(shared)
             }
             Phase::Over => true,
         }

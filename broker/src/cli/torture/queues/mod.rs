@@ -23,6 +23,7 @@ pub(super) use consumer::Consumer;
 
 use super::receipts::Published;
 use super::shared::{Phase, Shared, zeros};
+use super::subscriber::LOST_MS;
 
 /// The queue. Its lease is short enough to end while the run waits for what is left, and long
 /// enough for a consumer that waits for its turn on a busy machine.
@@ -92,12 +93,15 @@ impl QueueState {
         }
     }
 
-    /// Whether nothing comes any more of what was published.
+    /// Whether everything has come that was acknowledged, and nothing will come again.
     fn is_drained(&self, shared: &Shared) -> bool {
         let Some(published) = self.published.get() else { return false };
         let audit = self.audit.lock();
-        let silence_ms = audit.silence_ms(shared.now());
-        silence_ms >= super::subscriber::LOST_MS
-            || silence_ms >= QUIET_MS && audit.lost(published) == 0
+        audit.silence_ms(shared.now()) >= QUIET_MS && audit.lost(published) == 0
+    }
+
+    /// Whether what has not come is lost.
+    fn is_silent(&self, shared: &Shared) -> bool {
+        self.published.get().is_some() && self.audit.lock().silence_ms(shared.now()) >= LOST_MS
     }
 }
