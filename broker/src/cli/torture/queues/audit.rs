@@ -1,8 +1,8 @@
 //! What the groups of a queue got, and what of it is wrong.
 //!
 //! Order has two halves. Messages of a key stand in the queue in the order they were published, of
-//! those at QoS 1 that are there more than once the first. And a partition's messages are given to
-//! a group in the order they stand there, as far as they are given for the first time: not by
+//! those at QoS 1 that are there more than once the first. And messages of a key are given to a
+//! group in the order they stand there, as far as they are given for the first time: not by
 //! `attempt`, and not by the flag of the packet. A kill begins that anew, as what was given and
 //! not settled is given once more, and the broker need not know that it was.
 
@@ -48,9 +48,9 @@ pub(in crate::cli::torture) struct GroupAudit {
     seen: Vec<Sequences>,
     /// Settled for good, and in which life of the broker it said so.
     confirmed: HashMap<MessageId, u32>,
-    /// By partition: in which life a message was last given for the first time, and the offset
-    /// behind it.
-    newest: HashMap<u32, (u32, u64)>,
+    /// By source and key: in which life a message was last given for the first time, and the
+    /// offset behind it.
+    newest: HashMap<(u16, u32), (u32, u64)>,
     /// Different publications.
     pub(in crate::cli::torture) delivered: u64,
     /// Deliveries of what was delivered before.
@@ -205,8 +205,10 @@ impl GroupAudit {
         if attempt.number > 1 || delivery.is_repeated {
             return true;
         }
-        let MessageId { partition, offset } = attempt.message;
-        let newest = self.newest.entry(partition).or_default();
+        let offset = attempt.message.offset;
+        let Delivery { publication, .. } = delivery;
+        let key = (publication.source, publication.key());
+        let newest = self.newest.entry(key).or_default();
         let is_in_order = newest.0 != delivery.life || offset >= newest.1;
         *newest = (*newest).max((delivery.life, offset + 1));
         is_in_order
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn first_deliveries_of_a_partition_come_in_order_until_a_kill() {
+    fn first_deliveries_of_a_key_come_in_order_until_a_kill() {
         let repeated = Delivery { is_repeated: true, ..first(1) };
         let in_order = [first(0), first(2), again(first(1), 2), repeated, first(3)];
         assert_eq!(came(Group::Auto, &in_order).sum(|group| group.out_of_order), 0);
@@ -312,6 +314,11 @@ mod tests {
             let audit = came(Group::Auto, &[first(0), first(1), first(twice)]);
             assert_eq!(audit.sum(|group| group.out_of_order), 1);
         }
+        // A key that is worked on by one at a time lets others pass.
+        let other = Publication { sequence: 1, ..first(0).publication };
+        assert_ne!(other.key(), 0);
+        let passed = [first(0), delivery(other, 2), first(1)];
+        assert_eq!(came(Group::Auto, &passed).sum(|group| group.out_of_order), 0);
     }
 
     #[test]

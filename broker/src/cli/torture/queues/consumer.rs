@@ -22,13 +22,15 @@ use crate::cli::torture::wire::{Broken, Greeting, Link, Output};
 const NACK_ONE_IN: u64 = 50;
 const EXTEND_ONE_IN: u64 = 100;
 const FORGET_ONE_IN: u64 = 1000;
-const PREFETCH: std::ops::RangeInclusive<u64> = 5..=100;
+const PREFETCH: std::ops::RangeInclusive<u64> = 20..=200;
 /// How long a member that comes and goes stays, and stays away.
 const STAY_MS: std::ops::RangeInclusive<u64> = 50..=1000;
 const AWAY_MS: std::ops::RangeInclusive<u64> = 0..=150;
 const READ_MS: u64 = 20;
-/// Until acknowledgements go that were held back.
-const HOLD_MS: u64 = 2;
+/// How long answers are held back, mostly and once in so many times.
+const HOLD_MS: std::ops::RangeInclusive<u64> = 0..=2;
+const LONG_HOLD_MS: std::ops::RangeInclusive<u64> = 10..=200;
+const LONG_HOLD_ONE_IN: u64 = 50;
 
 /// A member of a group.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub(in crate::cli::torture) struct Consumer<'a> {
     /// PUBACKs, in the order they have to be sent in \[MQTT-4.6.0-2\].
     acks: VecDeque<Ack<'static>>,
     verbs: Verbs,
+    hold_until: Time,
     scratch: Vec<u8>,
 }
 
@@ -59,6 +62,7 @@ impl<'a> Consumer<'a> {
             prefetch: member.random.within(PREFETCH),
             acks: VecDeque::new(),
             verbs: Verbs::new(),
+            hold_until: Time::default(),
             scratch: Vec::new(),
             member,
         }
@@ -100,8 +104,7 @@ impl<'a> Consumer<'a> {
         loop {
             self.answer(&mut link.output);
             link.flush()?;
-            let wait_ms = if self.acks.is_empty() { READ_MS } else { HOLD_MS };
-            link.read(Duration::from_millis(wait_ms))?;
+            link.read(self.wait())?;
             while let Some(packet) = link.input.next()? {
                 self.on_packet(&packet)?;
             }
@@ -150,15 +153,27 @@ impl<'a> Consumer<'a> {
         Subscribe::encode(version, id, properties.as_properties(), &requests, &mut out.bytes);
     }
 
-    /// Sends verbs, and some of the acknowledgements: what a kill or a leave meets is unsettled.
+    fn wait(&self) -> Duration {
+        let hold_ms = self.hold_until.millis_since(self.member.shared.now());
+        let has_answers = !self.acks.is_empty() || self.verbs.has_due();
+        Duration::from_millis(if has_answers { hold_ms.min(READ_MS) } else { READ_MS })
+    }
+
+    /// Sends verbs and acknowledgements, some now and some later: what a kill or a leave meets is
+    /// not settled.
     fn answer(&mut self, out: &mut Output) {
+        let now = self.member.shared.now();
+        let random = &mut self.member.random;
+        if now < self.hold_until {
+            return;
+        }
         self.verbs.send(out);
-        let held_back = match self.group {
-            Group::Auto => self.member.random.within(0..=self.acks.len() as u64 / 2) as usize,
-            Group::Verbs => 0,
-        };
+        let held_back = random.within(0..=self.acks.len() as u64 / 2) as usize;
         let count = self.acks.len() - held_back;
         self.acks.drain(..count).for_each(|ack| out.push(&Packet::Ack(ack)));
+        let is_long = random.one_in(LONG_HOLD_ONE_IN);
+        let hold_ms = random.within(if is_long { LONG_HOLD_MS } else { HOLD_MS });
+        self.hold_until = now.plus_millis(hold_ms);
     }
 
     fn on_packet(&mut self, packet: &Packet<'_>) -> Result<(), Broken> {

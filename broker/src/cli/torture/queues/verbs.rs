@@ -48,6 +48,10 @@ impl Verbs {
         self.due.is_empty() && self.flights.len() == 0
     }
 
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     pub(super) fn say(&mut self, verb: Verb, message: MessageId) {
         self.due.push_back((verb, message));
     }
