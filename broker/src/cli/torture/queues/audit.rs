@@ -81,7 +81,14 @@ impl Audit {
             self.identify(attempt.message, delivery.publication);
         }
         if let Some(wrong) = self.groups[group as usize].deliver(delivery) {
-            self.example(|| format!("{wrong} in group {}: {delivery:?}", group.name()));
+            let Delivery { publication, attempt, life, .. } = delivery;
+            let message = attempt.map(|it| it.message.to_string()).unwrap_or_default();
+            self.example(|| {
+                format!(
+                    "{message} in group {}, life {life}: {wrong} ({publication:?})",
+                    group.name()
+                )
+            });
         }
     }
 
@@ -181,37 +188,36 @@ impl GroupAudit {
     }
 
     /// Says what is wrong with it.
-    fn deliver(&mut self, delivery: &Delivery) -> Option<&'static str> {
+    fn deliver(&mut self, delivery: &Delivery) -> Option<String> {
         let Publication { source, sequence } = delivery.publication;
-        if self.seen[usize::from(source - QUEUE_SOURCE)].insert(sequence) {
-            self.delivered += 1;
-        } else {
-            self.redelivered += 1;
-        }
+        let is_new = self.seen[usize::from(source - QUEUE_SOURCE)].insert(sequence);
+        self.delivered += u64::from(is_new);
+        self.redelivered += u64::from(!is_new);
         let attempt = delivery.attempt?;
         // A connection of a former life may be read after what came to a later one.
         let settled = self.confirmed.get(&attempt.message);
-        if settled.is_some_and(|&life| life <= delivery.life) {
+        if let Some(life) = settled.filter(|life| **life <= delivery.life) {
             self.came_again += 1;
-            return Some("settled and given again");
+            return Some(format!("settled in life {life} and given again"));
         }
-        (!self.is_in_order(delivery, attempt)).then(|| {
-            self.out_of_order += 1;
-            "out of order"
-        })
+        let behind = self.place(delivery, attempt)?;
+        self.out_of_order += 1;
+        let first = if is_new { "first" } else { "again" };
+        Some(format!("given {first} behind {behind}"))
     }
 
-    fn is_in_order(&mut self, delivery: &Delivery, attempt: Attempt) -> bool {
+    /// Takes it up in the order of its key. Returns the offset it came behind, if it should
+    /// not have.
+    fn place(&mut self, delivery: &Delivery, attempt: Attempt) -> Option<u64> {
         if attempt.number > 1 || delivery.is_repeated {
-            return true;
+            return None;
         }
         let offset = attempt.message.offset;
-        let Delivery { publication, .. } = delivery;
-        let key = (publication.source, publication.key());
-        let newest = self.newest.entry(key).or_default();
-        let is_in_order = newest.0 != delivery.life || offset >= newest.1;
-        *newest = (*newest).max((delivery.life, offset + 1));
-        is_in_order
+        let Delivery { publication, life, .. } = *delivery;
+        let newest = self.newest.entry((publication.source, publication.key())).or_default();
+        let (newest_life, next) = *newest;
+        *newest = (*newest).max((life, offset + 1));
+        (newest_life == life && offset < next).then(|| next - 1)
     }
 
     fn missing(&self, published: &[Published]) -> impl Iterator<Item = Sequences> {
