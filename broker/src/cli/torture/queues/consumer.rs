@@ -211,7 +211,10 @@ impl<'a> Consumer<'a> {
             return Ok(());
         };
         let life = self.member.life();
-        let delivery = Delivery { publication, attempt, is_repeated: publish.dup, life };
+        // A verb from before the kill may have settled it on its way here.
+        let is_said = attempt.is_some_and(|attempt| self.verbs.is_said(attempt.message));
+        let is_repeated = publish.dup || is_said;
+        let delivery = Delivery { publication, attempt, is_repeated, life };
         self.queue().audit.lock().deliver(self.group, &delivery, shared.now());
         Progress::count(&shared.progress.delivered);
         let code = self.settle(attempt.map(|attempt| attempt.message));

@@ -56,7 +56,8 @@ pub(super) struct Delivery {
     pub(super) publication: Publication,
     /// Before 5.0 nobody is told.
     pub(super) attempt: Option<Attempt>,
-    /// The same packet as before, by its flag.
+    /// The same packet as before by its flag, or one about which the consumer has said something
+    /// already, so that others may have gone on.
     pub(super) is_repeated: bool,
     /// Which life of the broker the connection belongs to.
     pub(super) life: u32,

@@ -69,6 +69,11 @@ impl Verbs {
         }
     }
 
+    /// Whether something about the message is on its way.
+    pub(super) fn is_said(&self, message: MessageId) -> bool {
+        self.flights.iter().any(|(_, (_, said))| *said == message)
+    }
+
     /// Sends what there is room for.
     pub(super) fn send(&mut self, out: &mut Output) {
         while self.flights.len() < self.window
