@@ -121,8 +121,10 @@ impl Receipts {
         }
     }
 
-    /// Counts a delivery. The source has to be one of the publishers.
-    pub(super) fn deliver(&mut self, publication: Publication) {
+    /// Counts a delivery. The source has to be one of the publishers. What it sent before the
+    /// SUBACK, not `is_owed`, has no order: the first time it went past the subscription, and comes
+    /// only as the publisher repeats it.
+    pub(super) fn deliver(&mut self, publication: Publication, is_owed: bool) {
         let source = usize::from(publication.source);
         if !self.seen[source].insert(publication.sequence) {
             if publication.qos().min(self.interest.qos) == QoS::ExactlyOnce {
@@ -135,11 +137,11 @@ impl Receipts {
         }
         self.delivered += 1;
         let newest = &mut self.newest[source][publication.lane() as usize];
-        if publication.sequence < *newest {
+        if publication.sequence >= *newest {
+            *newest = publication.sequence + 1;
+        } else if is_owed {
             self.out_of_order += 1;
             self.remember(Wrong::OutOfOrder, publication);
-        } else {
-            *newest = publication.sequence + 1;
         }
     }
 
@@ -189,7 +191,7 @@ mod tests {
 
     fn deliver(receipts: &mut Receipts, sequences: impl IntoIterator<Item = u32>) {
         for sequence in sequences {
-            receipts.deliver(Publication { source: 1, sequence });
+            receipts.deliver(Publication { source: 1, sequence }, true);
         }
     }
 
@@ -230,5 +232,13 @@ mod tests {
         assert_eq!(receipts.out_of_order, 0);
         deliver(&mut receipts, [24, 18]);
         assert_eq!(receipts.out_of_order, 1);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_suback_and_is_repeated_has_no_order() {
+        let mut receipts = receipts(QoS::ExactlyOnce);
+        deliver(&mut receipts, [12]);
+        receipts.deliver(Publication { source: 1, sequence: 6 }, false);
+        assert_eq!((receipts.out_of_order, receipts.delivered), (0, 2));
     }
 }

@@ -269,7 +269,9 @@ impl<'a> Subscriber<'a> {
             return Ok(());
         };
         Progress::count(&shared.progress.delivered);
-        self.receipts.deliver(publication);
+        let since = self.since.as_ref().map(|since| since[usize::from(publication.source)]);
+        let is_owed = since.is_some_and(|since| publication.sequence >= since);
+        self.receipts.deliver(publication, is_owed);
         Ok(())
     }
 
