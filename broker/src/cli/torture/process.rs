@@ -16,8 +16,8 @@ use super::shared::{Phase, Shared};
 
 /// How long a start may take, recovery included.
 const START_LIMIT_MS: u64 = 60_000;
-/// How long a killed process may take to be gone.
-const END_LIMIT_MS: u64 = 30_000;
+/// How long a killed process may take to be gone: as long as the kernel takes for its last sync.
+const END_LIMIT_MS: u64 = 120_000;
 const SLICE_MS: u64 = 10;
 /// Bytes at the end of the log that a failed start quotes.
 const LOG_TAIL_BYTES: usize = 1000;

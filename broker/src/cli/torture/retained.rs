@@ -13,7 +13,7 @@ use super::shared::{Address, Phase, Shared};
 use super::wire::{Broken, Identity, Link, Output};
 
 /// How long the broker may take to send them all.
-const LIMIT_MS: u64 = 10_000;
+const LIMIT_MS: u64 = 60_000;
 const READ_MS: u64 = 20;
 
 /// What was seen of the retained messages.

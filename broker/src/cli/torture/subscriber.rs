@@ -17,11 +17,11 @@ use super::shared::{Phase, Progress};
 use super::wire::{Broken, Greeting, Link, Output};
 
 /// How long a SUBACK may take.
-pub(super) const SUBACK_LIMIT_MS: u64 = 30_000;
+pub(super) const SUBACK_LIMIT_MS: u64 = 60_000;
 /// After so much silence a subscriber that has everything has no repetition to fear.
 const QUIET_MS: u64 = 500;
 /// After so much silence what is missing is lost.
-pub(super) const LOST_MS: u64 = 15_000;
+pub(super) const LOST_MS: u64 = 60_000;
 /// The longest time acknowledgements are held back.
 const HOLD_MAX_MS: u64 = 5;
 const READ_MS: u64 = 50;

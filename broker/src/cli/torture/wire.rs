@@ -10,7 +10,7 @@ use dunlin_packets::{
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the broker may take to answer a CONNECT, and to take bytes.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const SESSION_EXPIRY_S: u32 = 3600;
 
 /// Why a connection is over.
