@@ -41,6 +41,17 @@ fn publish_1000(mut scene: FanOut) -> FanOut {
     scene
 }
 
+// Ten times sixteen messages to 1000 subscribers.
+#[library_benchmark]
+#[bench::v4_q0(FanOut::in_runs(16, 1000, Version::V4, 0, 100))]
+#[bench::v4_q1(FanOut::in_runs(16, 1000, Version::V4, 1, 100))]
+fn publish_runs_1000(mut scene: FanOut) -> FanOut {
+    for _ in 0..PUBLISHES {
+        black_box(&mut scene).publish();
+    }
+    scene
+}
+
 // Ten messages into the queues of 1000 subscribers.
 #[library_benchmark]
 #[bench::v4_q0(blocked())]
@@ -90,6 +101,6 @@ fn decode(bytes: Vec<u8>) -> Vec<u8> {
 
 library_benchmark_group!(
     name = instructions,
-    benchmarks = [publish_1000, enqueue_1000, publish_1, queue_line, decode]
+    benchmarks = [publish_1000, publish_runs_1000, enqueue_1000, publish_1, queue_line, decode]
 );
 main!(library_benchmark_groups = instructions);

@@ -15,7 +15,7 @@ pub struct FanOut {
     pub rig: Rig,
     publisher: ClientNo,
     subscribers: Vec<ClientNo>,
-    frame: Vec<u8>,
+    frames: Vec<u8>,
 }
 
 const TOPIC: &str = "site/7/device/42";
@@ -24,6 +24,18 @@ impl FanOut {
     /// So many subscribers of one version at one QoS, which acknowledge what they get.
     #[must_use]
     pub fn new(subscribers: usize, version: Version, qos: u8, payload: usize) -> Self {
+        Self::in_runs(1, subscribers, version, qos, payload)
+    }
+
+    /// The same with so many messages at a time, right behind each other.
+    #[must_use]
+    pub fn in_runs(
+        messages: u16,
+        subscribers: usize,
+        version: Version,
+        qos: u8,
+        payload: usize,
+    ) -> Self {
         let mut rig = Rig::new(Settings::default());
         let subscribing = Subscribing::to(TOPIC, qos);
         let subscribers: Vec<_> = (0..subscribers)
@@ -38,19 +50,22 @@ impl FanOut {
             rig.answer(publisher, version);
         }
         let payload = vec![b'x'; payload];
-        let publishing = match qos {
-            0 => Publishing::q0(TOPIC, &payload),
-            1 => Publishing::q1(TOPIC, &payload, 1),
-            _ => Publishing::q2(TOPIC, &payload, 1),
+        let frame = |packet_id| {
+            let publishing = match qos {
+                0 => Publishing::q0(TOPIC, &payload),
+                1 => Publishing::q1(TOPIC, &payload, packet_id),
+                _ => Publishing::q2(TOPIC, &payload, packet_id),
+            };
+            let publishing = match version {
+                Version::V5 => publishing
+                    .with(Property::ContentType("text/plain"))
+                    .with(Property::UserProperty("unit", "K")),
+                Version::V3 | Version::V4 => publishing,
+            };
+            publishing.bytes_for(version)
         };
-        let publishing = match version {
-            Version::V5 => publishing
-                .with(Property::ContentType("text/plain"))
-                .with(Property::UserProperty("unit", "K")),
-            Version::V3 | Version::V4 => publishing,
-        };
-        let frame = publishing.bytes_for(version);
-        let mut scene = Self { rig, publisher, subscribers, frame };
+        let frames = (1..=messages).flat_map(frame).collect();
+        let mut scene = Self { rig, publisher, subscribers, frames };
         // Until every buffer has the size it needs.
         for _ in 0..50 {
             scene.publish();
@@ -58,11 +73,11 @@ impl FanOut {
         scene
     }
 
-    /// One message: read, routed, queued, composed and sent to everybody, and acknowledged where
-    /// that is due.
+    /// One message, or a run: read, routed, queued, composed and sent to everybody, and acknowledged
+    /// where that is due.
     #[inline]
     pub fn publish(&mut self) {
-        self.rig.send(self.publisher, &self.frame);
+        self.rig.send(self.publisher, &self.frames);
         self.rig.settle();
     }
 
@@ -82,7 +97,7 @@ impl FanOut {
     /// One message, read, routed and put into everybody's queue.
     #[inline]
     pub fn enqueue(&mut self) {
-        self.rig.send(self.publisher, &self.frame);
+        self.rig.send(self.publisher, &self.frames);
         self.rig.turn();
     }
 }

@@ -152,18 +152,16 @@ impl Entry {
         pool.get(&self.message).len() + pool.identifier_bytes(&self.identifiers)
     }
 
-    /// What two QoS 0 deliveries have in common when they look the same on the wire, to clients of
-    /// one version: the message, its flags and its identifier. `None` for what never looks like
-    /// another.
+    /// What two deliveries have in common when they look the same on the wire, to clients of one
+    /// version and but for the packet identifier: the message, its flags and its identifier. `None`
+    /// for what never looks like another.
     #[inline]
     #[must_use]
     pub fn likeness(&self) -> Option<Likeness> {
-        let identifier = self.identifiers.single()?;
-        let is_plain = self.qos == QoS::AtMostOnce;
-        is_plain.then(|| {
-            let low = u64::from(self.message.place());
-            Likeness(low | u64::from(identifier) << 32 | u64::from(self.retain) << 63)
-        })
+        // An identifier has 28 bits.
+        let identifier = u64::from(self.identifiers.single()?);
+        let flags = (self.qos as u64) << 1 | u64::from(self.retain);
+        Some(Likeness(u64::from(self.message.place()) | identifier << 32 | flags << 61))
     }
 
     /// Gives everything back to the pool.
@@ -298,6 +296,20 @@ impl DeliveryQueue {
         self.entries.iter()
     }
 
+    /// Whether just these wait, in this order.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, all: &[Likeness]) -> bool {
+        // By slices: it is asked for every session of a fan-out.
+        let (head, tail) = self.entries.as_slices();
+        let Some((first, rest)) = all.split_at_checked(head.len()) else { return false };
+        let are_alike =
+            |(entry, likeness): (&Entry, &Likeness)| entry.likeness() == Some(*likeness);
+        rest.len() == tail.len()
+            && head.iter().zip(first).all(are_alike)
+            && tail.iter().zip(rest).all(are_alike)
+    }
+
     /// Takes all that `wanted` says, in order.
     pub fn extract(
         &mut self,
@@ -315,6 +327,11 @@ impl DeliveryQueue {
             }
         }
         taken
+    }
+
+    /// Takes everything, and says how many bytes that are.
+    pub fn take_all(&mut self) -> (impl ExactSizeIterator<Item = Entry> + '_, usize) {
+        (self.entries.drain(..), std::mem::take(&mut self.bytes))
     }
 
     /// Releases everything and says how many messages that were.

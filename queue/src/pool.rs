@@ -268,6 +268,13 @@ impl MessagePool {
         MessageRef(message.0)
     }
 
+    /// Whether somebody else has a share of it.
+    #[inline]
+    #[must_use]
+    pub fn is_shared(&self, message: &MessageRef) -> bool {
+        self.slots[message.0 as usize].shares > 1
+    }
+
     /// So many more shares of the message at once.
     pub fn share_many(&mut self, message: &MessageRef, count: u32) -> Shares {
         self.slots[message.0 as usize].shares += count;

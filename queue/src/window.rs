@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use dunlin_packets::PacketId;
+use dunlin_packets::{PacketId, QoS};
 
 use crate::{Entry, MessagePool};
 
@@ -38,6 +38,13 @@ pub struct InFlight {
     pub fresh: bool,
     /// Its next packet is not sent before the log has its packet identifier or its stage.
     pub held: bool,
+}
+
+impl InFlight {
+    #[inline]
+    fn waits_for_puback(&self) -> bool {
+        matches!(&self.stage, Stage::Publish(entry) if entry.qos == QoS::AtLeastOnce)
+    }
 }
 
 /// Deliveries in flight, in the order of their first sending.
@@ -92,11 +99,38 @@ impl Window {
         for _ in 0..=u16::MAX {
             self.last_id = self.last_id.wrapping_add(1);
             let Some(id) = PacketId::new(self.last_id) else { continue };
-            if self.find(id).is_none() {
+            if self.is_behind(id) || self.find(id).is_none() {
                 return Some(id);
             }
         }
         None
+    }
+
+    /// The first of so many identifiers in a row, for [`Self::push_run`]. `None` where those that
+    /// come next are not in a row or may not be free: [`Self::next_id`] finds them one by one.
+    #[must_use]
+    pub fn next_run(&mut self, count: usize) -> Option<PacketId> {
+        let count = u16::try_from(count).ok()?;
+        let first = PacketId::new(self.last_id.checked_add(1)?)?;
+        let last = PacketId::new(self.last_id.checked_add(count)?)?;
+        let is_free = self.is_behind(first)
+            && self
+                .slots
+                .front()
+                .is_none_or(|front| steps(front.packet_id, first) <= steps(front.packet_id, last));
+        is_free.then(|| {
+            self.last_id = last.get();
+            first
+        })
+    }
+
+    /// Whether an identifier comes behind all that are in use, in the order of the slots.
+    #[inline]
+    fn is_behind(&self, id: PacketId) -> bool {
+        let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) else {
+            return true;
+        };
+        !self.unordered && steps(front.packet_id, id) > steps(front.packet_id, back.packet_id)
     }
 
     /// The identifier that [`Self::next_id`] gave last.
@@ -122,13 +156,29 @@ impl Window {
         self.slots.push_back(InFlight { packet_id, stage, sent: true, counted: true, fresh, held });
     }
 
+    /// Puts deliveries in flight that are being sent under the identifiers from `first` on, which
+    /// [`Self::next_run`] gave, with messages of so many bytes together.
+    #[inline]
+    pub fn push_run(
+        &mut self,
+        first: PacketId,
+        entries: impl ExactSizeIterator<Item = Entry>,
+        bytes: usize,
+    ) {
+        self.bytes += bytes;
+        self.counted += entries.len();
+        let ids = (first.get()..=self.last_id).filter_map(PacketId::new);
+        self.slots.extend(entries.zip(ids).map(|(entry, packet_id)| {
+            let stage = Stage::Publish(entry);
+            let (fresh, held) = (false, false);
+            InFlight { packet_id, stage, sent: true, counted: true, fresh, held }
+        }));
+    }
+
     /// Identifiers are in the order of the slots, unless one was skipped.
     #[inline]
     fn note_order(&mut self, packet_id: PacketId) {
-        if let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) {
-            let from_front = |id: PacketId| id.get().wrapping_sub(front.packet_id.get());
-            self.unordered |= from_front(packet_id) <= from_front(back.packet_id);
-        }
+        self.unordered |= !self.is_behind(packet_id);
     }
 
     /// Puts a delivery in flight whose PUBLISH is to be sent when [`Self::unhold`] says so.
@@ -176,8 +226,8 @@ impl Window {
         let at = if self.unordered {
             self.slots.iter().position(|slot| slot.packet_id == id && slot.stage != Stage::Done)?
         } else {
-            let distance = |other: PacketId| other.get().wrapping_sub(front.get());
-            self.slots.binary_search_by_key(&distance(id), |slot| distance(slot.packet_id)).ok()?
+            let key = steps(front, id);
+            self.slots.binary_search_by_key(&key, |slot| steps(front, slot.packet_id)).ok()?
         };
         (self.slots[at].stage != Stage::Done).then_some(at)
     }
@@ -186,6 +236,23 @@ impl Window {
     #[must_use]
     pub fn stage(&self, id: PacketId) -> Option<&Stage> {
         self.find(id).map(|at| &self.slots[at].stage)
+    }
+
+    /// Ends the QoS 1 delivery under `id`: PUBACK. The entry is the caller's to release; `None`
+    /// where there is no such delivery.
+    #[inline]
+    pub fn acknowledge(&mut self, id: PacketId, pool: &MessagePool) -> Option<Entry> {
+        let front = self.slots.front()?;
+        if front.packet_id != id || !front.waits_for_puback() || self.done > 0 {
+            let at = self.find(id)?;
+            return self.slots[at].waits_for_puback().then(|| self.finish(id, pool))??;
+        }
+        // The oldest, as a client does that answers in order [MQTT-4.6.0-2].
+        self.uncount(0);
+        let slot = self.slots.pop_front()?;
+        self.resend_at = self.resend_at.saturating_sub(1);
+        self.unordered &= !self.slots.is_empty();
+        self.take_entry(slot.stage, pool)
     }
 
     /// Ends the delivery under `id`: PUBACK, PUBCOMP, or a refusal. The entry, if it had not been
@@ -319,11 +386,17 @@ impl Window {
     }
 }
 
+/// How far an identifier is behind another, as they are given out.
+#[inline]
+fn steps(from: PacketId, to: PacketId) -> u16 {
+    to.get().wrapping_sub(from.get())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Identifiers, MessageFields, Time};
-    use dunlin_packets::{Properties, QoS};
+    use dunlin_packets::Properties;
 
     fn entry(pool: &mut MessagePool) -> Entry {
         let fields = MessageFields {
@@ -377,6 +450,51 @@ mod tests {
             assert!(window.finish(id, &pool).is_none());
         }
         assert!(window.is_empty());
+    }
+
+    #[test]
+    fn what_is_acknowledged_at_qos_1_leaves_nothing_behind_in_any_order() {
+        let (mut window, mut pool) = (Window::default(), MessagePool::new(0));
+        for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0], [1, 2, 0]] {
+            let ids: Vec<_> = (0..3).map(|_| send(&mut window, &mut pool)).collect();
+            for id in order.map(|index| ids[index]) {
+                window.acknowledge(id, &pool).unwrap().release(&mut pool);
+                assert_eq!(window.acknowledge(id, &pool), None);
+            }
+            assert!(window.is_empty(), "{order:?}");
+            assert_eq!((pool.stats().live, window.bytes(), window.counted()), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_run_has_identifiers_in_a_row_that_are_free_or_there_is_none() {
+        let (mut window, mut pool) = (Window::default(), MessagePool::new(0));
+        let run = |window: &mut Window, pool: &mut MessagePool, count: usize| {
+            let first = window.next_run(count)?;
+            let entries: Vec<_> = (0..count).map(|_| entry(pool)).collect();
+            let bytes = entries.iter().map(|entry| entry.len(pool)).sum();
+            window.push_run(first, entries.into_iter(), bytes);
+            Some(first.get())
+        };
+        assert_eq!(run(&mut window, &mut pool, 3), Some(1));
+        assert_eq!(run(&mut window, &mut pool, 2), Some(4));
+        (1..5).for_each(|id| finish(&mut window, &mut pool, PacketId::new(id).unwrap()));
+        // None is in a row over the wrap, and none over what is in use.
+        window.last_id = u16::MAX - 2;
+        assert_eq!(run(&mut window, &mut pool, 3), None);
+        assert_eq!(run(&mut window, &mut pool, 2), Some(u16::MAX - 1));
+        assert_eq!(run(&mut window, &mut pool, 1), None);
+        window.last_id = 0;
+        assert_eq!(run(&mut window, &mut pool, 5), None);
+        assert_eq!(run(&mut window, &mut pool, 4), Some(1));
+        assert_eq!(run(&mut window, &mut pool, 1), None);
+        assert_eq!((window.next_id().map(PacketId::get), window.len()), (Some(6), 7));
+        let mut window = Window { last_id: 4, ..Window::default() };
+        assert_eq!(run(&mut window, &mut pool, 3), Some(5));
+        for last_id in [2, 4, 5] {
+            window.last_id = last_id;
+            assert_eq!(run(&mut window, &mut pool, 9), None, "behind {last_id}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Frames that serve many: subscribers of one topic wait for the same messages, and at QoS 0 to
-//! clients of one version those look the same on the wire. They are composed for the first of them
-//! and sent to the others as they are.
+//! Frames that serve many: subscribers of one topic wait for the same messages, and to clients of
+//! one version those look the same on the wire, but for the packet identifier. They are composed
+//! for the first of them and sent to the others as they are.
 
-use dunlin_packets::{QoS, Version};
-use dunlin_queue::{Entry, Likeness, MessagePool, Time};
+use dunlin_packets::{PacketId, QoS, Version};
+use dunlin_queue::{Likeness, MessagePool, Time};
 
 use crate::outbound::{COPIED_PAYLOAD_MAX, encode};
 use crate::session::State;
@@ -21,18 +21,41 @@ pub struct Alike {
     edition: u64,
     messages: Vec<Likeness>,
     bytes: Vec<u8>,
+    /// At QoS 1, where the packet identifiers are.
+    id_places: Vec<usize>,
+}
+
+/// What a session got of an [`Alike`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Messages.
+    pub count: usize,
+    /// At QoS 1, the packet identifier of the first; those of the others follow.
+    pub first_id: Option<PacketId>,
 }
 
 impl Default for Alike {
     fn default() -> Self {
-        Self { version: Version::V5, edition: 0, messages: Vec::new(), bytes: Vec::new() }
+        Self {
+            version: Version::V5,
+            edition: 0,
+            messages: Vec::new(),
+            bytes: Vec::new(),
+            id_places: Vec::new(),
+        }
     }
 }
 
 impl Alike {
-    /// The packets.
+    /// The packets, as they are for the session whose [`Share`] begins with this identifier.
+    #[inline]
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes_for(&mut self, first_id: Option<PacketId>) -> &[u8] {
+        if let Some(first) = first_id {
+            for (id, &place) in (first.get()..).zip(&self.id_places) {
+                self.bytes[place..place + 2].copy_from_slice(&id.to_be_bytes());
+            }
+        }
         &self.bytes
     }
 
@@ -42,12 +65,7 @@ impl Alike {
         !self.messages.is_empty()
             && self.version == version
             && self.edition == pool.edition()
-            && self.messages.len() == session.queue.len()
-            && session
-                .queue
-                .iter()
-                .map(Entry::likeness)
-                .eq(self.messages.iter().map(|message| Some(*message)))
+            && session.queue.holds(&self.messages)
     }
 }
 
@@ -57,44 +75,69 @@ impl Session {
     #[must_use]
     pub fn may_be_alike(&self) -> bool {
         let State::Online(link) = &self.state else { return false };
-        let is_plain = |entry: &Entry| entry.qos == QoS::AtMostOnce;
-        !link.resends && link.topic_alias_maximum == 0 && self.queue.front().is_some_and(is_plain)
+        // What outlives a crash is written down one by one.
+        let qos_max = if link.is_durable { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        !link.resends
+            && link.topic_alias_maximum == 0
+            && self.queue.front().is_some_and(|entry| entry.qos <= qos_max)
     }
 
-    /// Takes everything that waits, if it is what is in `alike` already; says how many messages
-    /// that were, and with 0 that nothing has happened. Only of a session that
-    /// [may be alike](Self::may_be_alike).
+    /// Takes everything that waits, if it is what is in `alike` already; with `None` nothing has
+    /// happened. Only of a session that [may be alike](Self::may_be_alike).
     #[inline]
-    pub fn take_alike(&mut self, cx: &mut Context<'_>, alike: &Alike) -> usize {
-        let State::Online(link) = &self.state else { return 0 };
+    pub fn take_alike(&mut self, cx: &mut Context<'_>, alike: &Alike) -> Option<Share> {
+        let State::Online(link) = &self.state else { return None };
         // No packet is larger than all together.
         let fits = alike.bytes.len() <= link.packet_bytes_max as usize;
         debug_assert!(self.may_be_alike());
         if !fits || !alike.holds(link.version, cx.pool, self) {
-            return 0;
+            return None;
         }
-        self.queue.clear(cx.pool)
+        if alike.id_places.is_empty() {
+            return Some(Share { count: self.queue.clear(cx.pool), first_id: None });
+        }
+        self.put_in_flight(cx)
     }
 
-    /// Takes everything that waits and composes it, if all of it can be sent at once and looks as
-    /// it would for others. As [`Self::take_alike`]; with 0, [`Session::poll_publish`] is the way.
-    pub fn compose_alike(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> usize {
+    /// Puts everything that waits in flight, if the window has room for it.
+    #[inline(never)]
+    fn put_in_flight(&mut self, cx: &Context<'_>) -> Option<Share> {
+        let State::Online(link) = &self.state else { return None };
+        let (count, window) = (self.queue.len(), &mut self.window);
+        let has_room = window.counted() + count <= usize::from(link.receive_maximum)
+            && window.len() + count <= cx.limits.in_flight_max
+            && window.bytes() + self.queue.bytes() <= cx.limits.in_flight_bytes_max;
+        let first = has_room.then(|| window.next_run(count)).flatten()?;
+        let (entries, bytes) = self.queue.take_all();
+        window.push_run(first, entries, bytes);
+        Some(Share { count, first_id: Some(first) })
+    }
+
+    /// Composes everything that waits and takes it, if it is what others have too, and all of it
+    /// can be sent at once. As [`Self::take_alike`]; with `None`, [`Session::poll_publish`] is the
+    /// way.
+    pub fn compose_alike(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> Option<Share> {
         let count = self.queue.len();
-        if count == 0 || count > MESSAGES_MAX || self.queue.bytes() > BYTES_MAX {
-            return 0;
+        let is_shared = self.queue.front().is_some_and(|entry| cx.pool.is_shared(&entry.message));
+        if !is_shared || count > MESSAGES_MAX || self.queue.bytes() > BYTES_MAX {
+            return None;
         }
         alike.messages.clear();
-        if self.compose(cx, alike) { self.take_alike(cx, alike) } else { 0 }
+        if self.compose(cx, alike) { self.take_alike(cx, alike) } else { None }
     }
 
     /// `false` when something that waits is for this session only.
     fn compose(&mut self, cx: &mut Context<'_>, alike: &mut Alike) -> bool {
         let State::Online(link) = &mut self.state else { return false };
+        let Some(qos) = self.queue.front().map(|entry| entry.qos) else { return false };
+        // Until it is known whose it is.
+        let packet_id = (qos == QoS::AtLeastOnce).then_some(PacketId::MIN);
         alike.bytes.clear();
+        alike.id_places.clear();
         let mut messages = std::mem::take(&mut alike.messages);
         let is_alike = self.queue.iter().all(|entry| {
             let message = cx.pool.get(&entry.message);
-            if message.is_absent() {
+            if message.is_absent() || entry.qos != qos {
                 return false;
             }
             // What has an expiry says how much of it is left, and may have none.
@@ -104,7 +147,14 @@ impl Session {
                 return false;
             };
             messages.push(likeness);
-            encode(link, entry, None, false, cx, &mut alike.bytes) == Some(true)
+            let (begin, topic_len) = (alike.bytes.len(), message.topic_bytes().len());
+            if encode(link, entry, packet_id, false, cx, &mut alike.bytes) != Some(true) {
+                return false;
+            }
+            if packet_id.is_some() {
+                alike.id_places.push(begin + packet_id_at(&alike.bytes[begin..], topic_len));
+            }
+            true
         });
         if !is_alike {
             messages.clear();
@@ -113,4 +163,11 @@ impl Session {
         (alike.version, alike.edition) = (link.version, cx.pool.edition());
         is_alike
     }
+}
+
+/// Where a PUBLISH has its packet identifier: behind the fixed header and the topic.
+fn packet_id_at(packet: &[u8], topic_len: usize) -> usize {
+    let goes_on = |&byte: &&u8| byte & 0x80 != 0;
+    let length_bytes = 1 + packet[1..].iter().take_while(goes_on).count();
+    1 + length_bytes + 2 + topic_len
 }

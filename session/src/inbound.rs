@@ -1,10 +1,10 @@
 //! Packets from the client.
 
 use dunlin_packets::{
-    Ack, AckKind, Disconnect, Packet, PacketError, PacketId, Property, Publish, QoS, ReasonCode,
-    Subscribe, Unsubscribe, Version,
+    Ack, AckKind, Disconnect, Kind, Packet, PacketError, PacketId, Property, Publish, QoS,
+    ReasonCode, Subscribe, Unsubscribe, Version,
 };
-use dunlin_queue::{DropReason, MessageFields, MessageRef, Stage};
+use dunlin_queue::{DropReason, Entry, MessageFields, MessageRef, Stage};
 
 use crate::changes::{Answer, note_answer, note_finished};
 use crate::link::Link;
@@ -62,6 +62,10 @@ pub struct Refused {
     /// What the client said.
     pub code: ReasonCode,
 }
+
+/// A PUBACK without a reason code, in any version, and how it begins.
+const PUBACK_BYTES: usize = 4;
+const PUBACK_HEAD: [u8; 2] = [(Kind::PubAck as u8) << 4, 2];
 
 impl Session {
     /// Handles one packet. What has to be answered at once is appended to `out`.
@@ -140,6 +144,33 @@ impl Session {
         Ok(Action::Publish { message, packet_id: publish.packet_id })
     }
 
+    /// Takes the PUBACKs at the beginning of `bytes` as far as they are what most are: without a
+    /// reason code, and for deliveries at QoS 1 that are in flight. Returns how many bytes those
+    /// are; what follows is for [`Session::on_packet`]. A client that is sent much answers with
+    /// many in a row.
+    pub fn take_pubacks(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        let (packets, _) = bytes.as_chunks::<PUBACK_BYTES>();
+        let mut count = 0;
+        for &[first, len, high, low] in packets {
+            let id = PacketId::new(u16::from_be_bytes([high, low]));
+            let Some(id) = id.filter(|_| [first, len] == PUBACK_HEAD) else { break };
+            let Some(entry) = self.window.acknowledge(id, cx.pool) else { break };
+            self.on_done(id, entry, Answer::Acknowledged, cx);
+            count += 1;
+        }
+        count * PUBACK_BYTES
+    }
+
+    /// The client has answered a delivery, and will not get it again.
+    #[inline]
+    fn on_done(&self, id: PacketId, entry: Entry, answer: Answer, cx: &mut Context<'_>) {
+        note_answer(&entry, answer, cx.pool, cx.changes);
+        if self.is_durable {
+            note_finished(id, &entry, cx.pool, cx.changes);
+        }
+        entry.release(cx.pool);
+    }
+
     #[inline]
     fn on_ack(
         &mut self,
@@ -188,11 +219,7 @@ impl Session {
             Some(entry) => {
                 let is_refused = ack.code.is_error();
                 let answer = if is_refused { Answer::Refused } else { Answer::Acknowledged };
-                note_answer(&entry, answer, cx.pool, cx.changes);
-                if self.is_durable {
-                    note_finished(id, &entry, cx.pool, cx.changes);
-                }
-                entry.release(cx.pool);
+                self.on_done(id, entry, answer, cx);
             }
             None if self.is_durable => cx.changes.push(Change::Completed { packet_id: id }),
             None => {}

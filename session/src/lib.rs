@@ -42,7 +42,7 @@ mod session;
 mod stored;
 mod will;
 
-pub use alike::Alike;
+pub use alike::{Alike, Share};
 pub use changes::{Answer, Change};
 pub use grant::grant;
 pub use inbound::{Action, Refused};

@@ -5,16 +5,19 @@
 //! packet identifier used twice at a time, no more in flight than the client allows, and nothing
 //! held that nobody waits for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_packets::{
     Ack, AckKind, Connect, Frame, Packet, PacketId, Properties, PropertiesBuf, Property, QoS,
     VARINT_MAX, Version,
 };
-use dunlin_queue::{Entry, Identifiers, MessageFields, MessagePool, Time};
+use dunlin_queue::{Entry, Identifiers, MessageFields, MessagePool, MessageRef, Time};
 use dunlin_session::{Action, Alike, Context, Level, Limits, Offer, Outcome, Polled, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+/// Messages that others have too, at a time.
+const SHARED: usize = 4;
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -26,6 +29,8 @@ enum Operation {
     PollAlike,
     /// The client answers one of the deliveries it has not answered.
     Acknowledge { which: usize },
+    /// The client answers all deliveries at QoS 1 that it has not answered.
+    AcknowledgeAll,
     /// The client publishes under one of a few identifiers, perhaps again.
     Publish { id: u16 },
     /// The client releases a QoS 2 publication.
@@ -42,6 +47,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (1..6usize).prop_map(|packets| Operation::Poll { packets }),
         3 => Just(Operation::PollAlike),
         4 => any::<usize>().prop_map(|which| Operation::Acknowledge { which }),
+        1 => Just(Operation::AcknowledgeAll),
         2 => (1..4u16).prop_map(|id| Operation::Publish { id }),
         2 => (1..4u16).prop_map(|id| Operation::Release { id }),
         1 => (1..8u16).prop_map(|receive_maximum| Operation::Reconnect { receive_maximum }),
@@ -62,6 +68,8 @@ struct Model {
     pool: MessagePool,
     limits: Limits,
     alike: Alike,
+    /// Messages that others have too.
+    shared: VecDeque<MessageRef>,
     now: Time,
     receive_maximum: u16,
     /// Messages handed to the session so far.
@@ -91,6 +99,7 @@ impl Model {
             pool: MessagePool::new(1 << 20),
             limits: Limits { receive_maximum: 10, in_flight_max: 6, ..Limits::default() },
             alike: Alike::default(),
+            shared: VecDeque::new(),
             now: Time::from_millis(1_000_000),
             receive_maximum: 4,
             enqueued: 0,
@@ -137,6 +146,7 @@ impl Model {
             Operation::Poll { packets } => self.poll(packets),
             Operation::PollAlike => self.poll_alike(),
             Operation::Acknowledge { which } => self.acknowledge(which),
+            Operation::AcknowledgeAll => self.acknowledge_all(),
             Operation::Publish { id } => self.publish(id),
             Operation::Release { id } => self.release(id),
             Operation::Reconnect { receive_maximum } => {
@@ -148,6 +158,7 @@ impl Model {
             Operation::Wait { millis } => self.now = self.now.plus_millis(millis),
         }
         let waiting = self.session.queue().len() + self.session.window().len();
+        let waiting = waiting + self.shared.len();
         assert!(self.pool.stats().live <= waiting, "a message is held that nobody waits for");
     }
 
@@ -165,6 +176,10 @@ impl Model {
         };
         let Self { session, pool, limits, now, .. } = self;
         let message = pool.insert(&fields, *now);
+        self.shared.push_back(pool.share(&message));
+        if self.shared.len() > SHARED {
+            self.shared.pop_front().into_iter().for_each(|message| pool.release(message));
+        }
         let entry = Entry { message, identifiers: Identifiers::NONE, group: 0, qos, retain: false };
         let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
         let queue = limits.queue;
@@ -192,13 +207,10 @@ impl Model {
             return;
         }
         let waits = session.queue().len();
-        let mut count = session.take_alike(&mut cx, alike);
-        if count == 0 {
-            count = session.compose_alike(&mut cx, alike);
-        }
-        if count > 0 {
-            assert_eq!((count, session.queue().len()), (waits, 0), "all or nothing");
-            let bytes = alike.bytes().to_vec();
+        let share = session.take_alike(&mut cx, alike);
+        if let Some(share) = share.or_else(|| session.compose_alike(&mut cx, alike)) {
+            assert_eq!((share.count, session.queue().len()), (waits, 0), "all or nothing");
+            let bytes = alike.bytes_for(share.first_id).to_vec();
             self.receive(&bytes);
         }
     }
@@ -272,6 +284,22 @@ impl Model {
         }
     }
 
+    fn acknowledge_all(&mut self) {
+        let is_plain = |owed: &mut Owed| *owed == Owed::Acknowledge;
+        let ids: Vec<PacketId> =
+            self.owed.extract_if(.., |_, owed| is_plain(owed)).map(|(id, _)| id).collect();
+        let mut bytes = Vec::new();
+        ids.iter().for_each(|&id| Ack::new(AckKind::PubAck, id).encode(Version::V5, &mut bytes));
+        let all = bytes.len();
+        // One that nothing is in flight for, and one that says more.
+        let end: &[u8] =
+            if ids.len().is_multiple_of(2) { &[0x40, 2, 0xff, 0xff] } else { &[0x40, 3, 0, 1] };
+        bytes.extend_from_slice(end);
+        let Self { session, pool, limits, now, .. } = self;
+        let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
+        assert_eq!(session.take_pubacks(&bytes, &mut cx), all);
+    }
+
     /// The session handles a packet; what it answers comes back.
     fn packet(&mut self, packet: &Packet<'_>) -> Vec<u8> {
         let Self { session, pool, limits, now, .. } = self;
@@ -331,6 +359,7 @@ impl Model {
             self.acknowledge(0);
         }
         assert!(self.session.queue().is_empty() && self.session.window().is_empty());
+        self.shared.drain(..).for_each(|message| self.pool.release(message));
         assert_eq!(self.pool.stats().live, 0);
     }
 }

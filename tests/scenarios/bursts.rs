@@ -3,7 +3,7 @@
 
 use dunlin::worker::Settings;
 use dunlin_packets::{Property, Version};
-use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing, unsubscribe};
+use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing, puback, unsubscribe};
 
 fn online(sim: &mut Sim, connecting: &Connecting<'_>, subscribing: &[u8]) -> Client {
     let client = Client::online(sim, connecting);
@@ -250,4 +250,61 @@ fn a_share_group_beside_many_subscribers_gets_each_message_of_a_burst_once() {
     let shared: usize = members.iter().map(|member| member.take().len()).sum();
     assert_eq!(shared, 9);
     assert_eq!(subscribers[0].1.take().len(), 9);
+}
+
+/// What a client has got, without the topic.
+fn deliveries(client: &Client) -> Vec<String> {
+    let texts = client.take().into_iter().filter(|text| text.starts_with("PUBLISH"));
+    texts.map(|text| text.replace("PUBLISH t ", "").replace('"', "")).collect()
+}
+
+#[test]
+fn at_qos_1_each_subscriber_gets_a_burst_under_packet_identifiers_of_its_own() {
+    let mut sim = Sim::default();
+    let plain = |sim: &mut Sim, name: &str| {
+        online(sim, &Connecting::v5(name), &Subscribing::to("t", 1).v5())
+    };
+    let ahead = plain(&mut sim, "ahead");
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    publisher.write(Publishing::q1("t", "zero", 1).v5());
+    sim.run();
+    assert_eq!(deliveries(&ahead), ["zero q1 id=1"]);
+    let [one, two] = ["one", "two"].map(|name| plain(&mut sim, name));
+    let narrow = Connecting::v5("narrow").with(Property::ReceiveMaximum(2));
+    let narrow = online(&mut sim, &narrow, &Subscribing::to("t", 1).v5());
+    let three = plain(&mut sim, "three");
+    for (id, payload) in [(2, "a"), (3, "b"), (4, "c")] {
+        publisher.write(Publishing::q1("t", payload, id).v5());
+    }
+    sim.run();
+    assert_eq!(deliveries(&ahead), ["a q1 id=2", "b q1 id=3", "c q1 id=4"]);
+    for client in [&one, &two, &three] {
+        assert_eq!(deliveries(client), ["a q1 id=1", "b q1 id=2", "c q1 id=3"]);
+    }
+    assert_eq!(deliveries(&narrow), ["a q1 id=1", "b q1 id=2"]);
+    narrow.send(&mut sim, [puback(1), puback(2)].concat());
+    assert_eq!(deliveries(&narrow), ["c q1 id=3"]);
+}
+
+#[test]
+fn what_of_a_burst_at_qos_1_was_not_acknowledged_comes_again_and_nothing_else() {
+    let mut sim = Sim::new(1, Settings::default());
+    let lasting = |name| Connecting::v5(name).resume().expiry(60);
+    let subscribers: Vec<(&str, Client)> = ["one", "two", "three"]
+        .map(|name| (name, online(&mut sim, &lasting(name), &Subscribing::to("t", 1).v5())))
+        .into();
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    for (id, payload) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        publisher.write(Publishing::q1("t", payload, id).v5());
+    }
+    sim.run();
+    for (name, client) in subscribers {
+        assert_eq!(deliveries(&client).len(), 4, "{name}");
+        // One with a reason code, and one of nobody, between plain ones.
+        let answers = [puback(1), vec![0x40, 3, 0, 2, 0x10], puback(9), puback(4)].concat();
+        client.send(&mut sim, answers);
+        client.drop_connection(&mut sim);
+        let client = Client::connect(&mut sim, &lasting(name));
+        assert_eq!(deliveries(&client), ["c q1 id=3 dup"], "{name}");
+    }
 }

@@ -63,20 +63,18 @@ impl<T: Transport> Worker<T> {
         let limits = &self.shared.settings.limits;
         let mut cx =
             Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
-        let mut count = slot.session.take_alike(&mut cx, &self.alike);
-        if count == 0 {
+        let mut share = slot.session.take_alike(&mut cx, &self.alike);
+        if share.is_none() {
             self.write_alike();
             let slot = self.sessions.get_mut(session);
             let limits = &self.shared.settings.limits;
             let mut cx =
                 Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
-            count = slot.session.compose_alike(&mut cx, &mut self.alike);
+            share = slot.session.compose_alike(&mut cx, &mut self.alike);
         }
-        if count == 0 {
-            return false;
-        }
-        self.counters.publishes_sent += count as u64;
-        self.alike_conns.push(id);
+        let Some(share) = share else { return false };
+        self.counters.publishes_sent += share.count as u64;
+        self.alike_conns.push((id, share.first_id));
         if let Some(conn) = self.conns.get_mut(id) {
             conn.is_dirty = false;
         }
@@ -88,9 +86,9 @@ impl<T: Transport> Worker<T> {
     /// Sends what was composed to all who get it.
     fn write_alike(&mut self) {
         let conns = std::mem::take(&mut self.alike_conns);
-        let alike = std::mem::take(&mut self.alike);
-        for &id in &conns {
-            if matches!(self.write(id, alike.bytes(), None), Wrote::Failed) {
+        let mut alike = std::mem::take(&mut self.alike);
+        for &(id, first_id) in &conns {
+            if matches!(self.write(id, alike.bytes_for(first_id), None), Wrote::Failed) {
                 self.break_off(id);
             }
         }

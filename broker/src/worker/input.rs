@@ -16,6 +16,8 @@ use super::{Transport, Worker};
 pub(super) const READ_BYTES: usize = 64 << 10;
 /// Read from all connections in one turn, before what that caused is flushed.
 const TURN_BYTES: usize = 1 << 20;
+/// How a PUBACK begins.
+const PUBACK: u8 = (Kind::PubAck as u8) << 4;
 /// Largest CONNECT: room for each of its fields, and for properties. What is larger comes from
 /// somebody nobody knows.
 const CONNECT_BYTES_MAX: usize = 512 << 10;
@@ -230,6 +232,11 @@ impl<T: Transport> Worker<T> {
         session: SessionId,
         bytes: &[u8],
     ) -> Result<Option<usize>, PacketError> {
+        if bytes.first() == Some(&PUBACK)
+            && let Some(len) = self.on_pubacks(id, session, bytes)
+        {
+            return Ok(Some(len));
+        }
         let version = self.sessions.get(session).session.version().unwrap_or(Version::V5);
         let limit = self.limits().packet_bytes_max as usize;
         let Some((frame, len)) = Frame::split(bytes, limit, version)? else { return Ok(None) };
@@ -245,6 +252,23 @@ impl<T: Transport> Worker<T> {
         let packet = Packet::decode(&frame, version)?;
         self.on_packet(id, session, &packet)?;
         Ok(Some(len))
+    }
+
+    /// Plain PUBACKs, as many as there are in a row. `None` for anything else.
+    fn on_pubacks(&mut self, id: ConnId, session: SessionId, bytes: &[u8]) -> Option<usize> {
+        self.settle_run();
+        let slot = self.sessions.get_mut(session);
+        let limits = &self.shared.settings.limits;
+        let mut cx =
+            Context { limits, pool: &mut self.pool, changes: &mut self.changes, now: self.now };
+        let len = slot.session.take_pubacks(bytes, &mut cx);
+        // They make room for what waits; mostly nothing does.
+        let has_work = len > 0 && slot.session.has_deliveries();
+        self.write_changes(session);
+        if has_work {
+            self.mark_dirty(id);
+        }
+        (len > 0).then_some(len)
     }
 
     #[inline]

@@ -49,6 +49,7 @@ mod trouble;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use dunlin_packets::PacketId;
 use dunlin_queue::mailbox::{Batch, Inbox, Outbox};
 use dunlin_queue::{MessagePool, QueueLimits, Time};
 use dunlin_router::{Match, ShareGroups, Subscriptions};
@@ -149,8 +150,8 @@ pub struct Worker<T: Transport> {
     out_scratch: Vec<u8>,
     /// Packets that were composed for one connection and may serve the next.
     alike: Alike,
-    /// Connections that get it, in this flush.
-    alike_conns: Vec<ConnId>,
+    /// Connections that get it, in this flush, and from which packet identifier on.
+    alike_conns: Vec<(ConnId, Option<PacketId>)>,
     in_scratch: Box<[u8]>,
     /// The matches of the message being routed.
     matched: Vec<Match>,
