@@ -291,11 +291,16 @@ impl Sim {
 
     /// A new connection, nothing sent yet. Workers accept in turn.
     pub fn client(&mut self) -> Client {
+        let worker = self.accepts_next % self.workers.len();
+        self.accepts_next += 1;
+        self.client_at(worker)
+    }
+
+    /// A new connection that this worker accepts, nothing sent yet.
+    pub fn client_at(&mut self, worker: usize) -> Client {
         let pipe = Arc::new(Mutex::new(Pipe { room: usize::MAX, ..Pipe::default() }));
         self.pipes.push(Arc::clone(&pipe));
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
-        let worker = self.accepts_next % self.workers.len();
-        self.accepts_next += 1;
         if self.shared.connections.try_add(0, usize::MAX, usize::MAX) {
             let peer = Peer { address, listener: 0 };
             self.workers[worker].accept(SimLink(Arc::clone(&pipe)), peer, self.now);

@@ -9,8 +9,8 @@ use dunlin_session::Offer;
 
 use super::conn::{ConnId, Peer};
 use super::queues::{
-    QueueAnswer, QueueAnswered, QueueDeliver, QueueJoin, QueueJoined, QueueLeave, QueuePublish,
-    Refusal,
+    QueueAnswer, QueueAnswered, QueueDeliver, QueueJoin, QueueJoined, QueueLeave, QueueLeft,
+    QueuePublish, Refusal,
 };
 use super::sessions::SessionKey;
 use super::{Transport, Worker};
@@ -95,6 +95,8 @@ pub enum Mail<L> {
     QueueJoined(QueueJoined),
     /// A session consumes a queue no longer, or has gone offline.
     QueueLeave(Box<QueueLeave>),
+    /// The queue's home knows of it.
+    QueueLeft(QueueLeft),
     /// A delivery from a queue to a session of the receiver.
     QueueDeliver(Box<QueueDeliver>),
     /// What has become of deliveries from queues of the receiver.
@@ -382,7 +384,8 @@ impl<T: Transport> Worker<T> {
             Mail::QueueAnswered(answered) => self.on_queue_answered(answered),
             Mail::QueueJoin(join) => self.on_queue_join(from, &join),
             Mail::QueueJoined(joined) => self.settle_suback(joined),
-            Mail::QueueLeave(leave) => self.on_queue_leave(&leave),
+            Mail::QueueLeave(leave) => self.on_queue_leave(from, &leave),
+            Mail::QueueLeft(left) => self.on_queue_left(left),
             Mail::Publish { .. }
             | Mail::Retain { .. }
             | Mail::GroupDeliver(_)

@@ -5,7 +5,7 @@ use dunlin_queue::partitioned::{Commit, Start};
 use dunlin_router::Subscription;
 use dunlin_session::Answer as ClientAnswer;
 
-use super::join::{QueueJoin, QueueLeave};
+use super::join::{QueueJoin, QueueLeave, QueueLeft};
 use super::{MemberTerms, QueueAnswer, Refusal};
 use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, check_group, subscribe_to};
 use crate::worker::mail::Mail;
@@ -34,7 +34,10 @@ pub(in crate::worker) struct Consumer {
     pub(super) options: SubscriptionOptions,
     pub(super) identifier: u32,
     pub(super) flags: u8,
-    pub(super) prefetch: u32,
+    /// What it asked for, up to 10,000; 0 if it did not.
+    pub(super) prefetch: u16,
+    /// Which membership it is, to this worker: the same for all that are one member.
+    pub(super) membership: u32,
 }
 
 impl Consumer {
@@ -94,14 +97,16 @@ impl<T: Transport> Worker<T> {
         if asked.commit == Commit::Explicit {
             flags |= EXPLICIT_COMMIT;
         }
-        let consumer = Consumer {
+        let mut consumer = Consumer {
             filter: filter.into(),
             group: group.into(),
             options,
             identifier,
             flags,
-            prefetch: asked.prefetch.unwrap_or(0),
+            prefetch: asked.prefetch.map_or(0, prefetch_of),
+            membership: 0,
         };
+        self.number_membership(session, &mut consumer);
         let all = self.queues.consumers.entry(session).or_default();
         all.retain(|it| &*it.filter != filter);
         all.push(consumer.clone());
@@ -161,14 +166,14 @@ impl<T: Transport> Worker<T> {
         };
         let version = self.sessions.get(session).session.version();
         let has_properties = version == Some(Version::V5);
-        let Consumer { group, options, identifier, flags, prefetch, .. } = consumer;
+        let Consumer { group, options, identifier, flags, prefetch, membership, .. } = consumer;
         let is_auto_settled =
             flags & AUTO_SETTLED != 0 || flags & BY_VERSION != 0 && !has_properties;
         let terms = MemberTerms {
             qos: options.qos,
             identifier: *identifier,
             is_auto_settled,
-            prefetch: *prefetch,
+            prefetch: u32::from(*prefetch),
             has_properties,
         };
         let home = self.queue_home(to.queue);
@@ -182,6 +187,7 @@ impl<T: Transport> Worker<T> {
             start,
             is_replay,
             session: self.sessions.key(self.index, session),
+            membership: *membership,
             client_id: self.sessions.get(session).session.client_id().into(),
             terms,
             has_prefetch: *prefetch != 0,
@@ -197,6 +203,14 @@ impl<T: Transport> Worker<T> {
         }
         self.mail(home, Mail::QueueJoin(Box::new(join)));
         Ok(false)
+    }
+
+    /// Gives a consumer the number of the member it is, or of a new one.
+    pub(super) fn number_membership(&mut self, session: SessionId, consumer: &mut Consumer) {
+        let all = self.queues.consumers.get(&session);
+        let same = all.and_then(|all| all.iter().find(|it| it.is_same_group(consumer)));
+        let known = same.map(|same| same.membership);
+        consumer.membership = known.unwrap_or_else(|| self.queues.memberships.number());
     }
 
     fn forget_consumer(&mut self, session: SessionId, filter: &str) {
@@ -238,12 +252,19 @@ impl<T: Transport> Worker<T> {
             queue: to.queue.to_string().into(),
             group: group_name(&consumer.group, to.filter),
             session: self.sessions.key(self.index, session),
+            membership: consumer.membership,
             is_final,
         };
         if home == self.index {
-            return self.on_queue_leave(&leave);
+            return self.on_queue_leave_here(&leave);
         }
+        self.queues.memberships.begin_end(consumer.membership);
         self.mail(home, Mail::QueueLeave(Box::new(leave)));
+    }
+
+    /// The home of a queue knows that a membership has ended.
+    pub(in crate::worker) fn on_queue_left(&mut self, left: QueueLeft) {
+        self.queues.memberships.end(left.membership);
     }
 
     /// The session has a connection again.
@@ -316,6 +337,11 @@ impl<T: Transport> Worker<T> {
             self.mail(home, Mail::QueueAnswers(answers));
         }
     }
+}
+
+/// It was checked when it was asked for.
+pub(super) fn prefetch_of(asked: u32) -> u16 {
+    u16::try_from(asked).unwrap_or(u16::MAX)
 }
 
 /// Another filter makes another group.

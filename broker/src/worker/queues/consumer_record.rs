@@ -1,6 +1,6 @@
 //! What the log has of sessions' subscriptions to queues.
 
-use super::consume::Consumer;
+use super::consume::{Consumer, prefetch_of};
 use crate::store::StoredConsumer;
 use crate::store::record::{ConsumerRecord, Record};
 use crate::worker::sessions::SessionId;
@@ -8,8 +8,9 @@ use crate::worker::{Transport, Worker};
 
 impl Consumer {
     fn record(&self, sid: u64) -> ConsumerRecord<'_> {
-        let Self { filter, group, options, identifier, flags, prefetch } = self;
-        let (options, identifier, flags, prefetch) = (*options, *identifier, *flags, *prefetch);
+        let Self { filter, group, options, identifier, flags, prefetch, .. } = self;
+        let (options, identifier, flags) = (*options, *identifier, *flags);
+        let prefetch = u32::from(*prefetch);
         ConsumerRecord { sid, filter, group, options, identifier, flags, prefetch }
     }
 }
@@ -40,17 +41,18 @@ impl<T: Transport> Worker<T> {
         session: SessionId,
         stored: Vec<StoredConsumer>,
     ) {
-        if stored.is_empty() {
-            return;
+        for stored in stored {
+            let mut consumer = Consumer {
+                filter: stored.filter,
+                group: stored.group,
+                options: stored.options,
+                identifier: stored.identifier,
+                flags: stored.flags,
+                prefetch: prefetch_of(stored.prefetch),
+                membership: 0,
+            };
+            self.number_membership(session, &mut consumer);
+            self.queues.consumers.entry(session).or_default().push(consumer);
         }
-        let consumers = stored.into_iter().map(|stored| Consumer {
-            filter: stored.filter,
-            group: stored.group,
-            options: stored.options,
-            identifier: stored.identifier,
-            flags: stored.flags,
-            prefetch: stored.prefetch,
-        });
-        self.queues.consumers.insert(session, consumers.collect());
     }
 }

@@ -8,7 +8,7 @@ use dunlin_queue::{
 use dunlin_session::{Answer as ClientAnswer, Context};
 
 use super::contents::Content;
-use super::{MemberTerms, QueueKey};
+use super::{Member, MemberTerms, QueueKey};
 use crate::queues::{DeliveryInfo, delivery_properties, delivery_topic};
 use crate::worker::mail::Mail;
 use crate::worker::sessions::{SessionId, SessionKey};
@@ -47,6 +47,8 @@ pub(super) struct Outgoing {
     pub(super) id: MessageId,
     /// What it counts at home.
     pub(super) bytes: u32,
+    /// What the session's worker knows the membership by.
+    pub(super) membership: u32,
 }
 
 /// A delivery to a session of another worker.
@@ -78,7 +80,7 @@ impl<T: Transport> Worker<T> {
         let under_way = known.unanswered as usize + known.waiting.len();
         let is_idle = under_way == 0;
         let waiting_bytes: u64 = known.waiting.iter().map(|it| u64::from(it.delivery.bytes)).sum();
-        let bytes = UNANSWERED_BYTES_MAX.saturating_sub(known.unanswered_bytes as u64);
+        let bytes = UNANSWERED_BYTES_MAX.saturating_sub(known.unanswered_bytes.into());
         let bytes = bytes.saturating_sub(waiting_bytes).max(is_idle.into());
         let credit = (known.terms.prefetch as usize).saturating_sub(under_way);
         if credit > 0 && bytes > 0 {
@@ -154,17 +156,18 @@ impl<T: Transport> Worker<T> {
         let Some(known) = slot.members.get(&(group, member)) else {
             return self.pool.release(content.message);
         };
-        let (terms, session) = (known.terms, known.session);
+        let Member { terms, session, membership, .. } = *known;
         let message = self.compose_delivery(key, group, delivery, &content, terms);
         self.pool.release(content.message);
         let bytes = u32::try_from(self.pool.get(&message).len()).unwrap_or(u32::MAX);
         let slot = self.queues.get_mut(key);
         if let Some(known) = slot.and_then(|slot| slot.members.get_mut(&(group, member))) {
             known.unanswered += 1;
-            known.unanswered_bytes += bytes as usize;
+            known.unanswered_bytes = known.unanswered_bytes.saturating_add(bytes);
         }
         let home = self.index as u16;
-        let outgoing = Outgoing { home, key, group, member, id: delivery.id, bytes };
+        let id = delivery.id;
+        let outgoing = Outgoing { home, key, group, member, id, bytes, membership };
         if usize::from(session.worker) == self.index {
             return self.take_delivery(session, message, terms, outgoing);
         }
@@ -230,6 +233,12 @@ impl<T: Transport> Worker<T> {
     pub(in crate::worker) fn on_queue_deliver(&mut self, deliver: &mut QueueDeliver) {
         let message = self.pool.adopt(&mut deliver.message);
         let QueueDeliver { session, terms, outgoing, .. } = *deliver;
+        if self.queues.memberships.is_ending(outgoing.membership) {
+            // The home gives it to others, and has not known of the end when it sent this. The
+            // session may be back as another member: it must not get what others have.
+            self.pool.release(message);
+            return self.push_answer(outgoing, ClientAnswer::Unsent);
+        }
         self.take_delivery(session, message, terms, outgoing);
     }
 
@@ -271,7 +280,7 @@ impl<T: Transport> Worker<T> {
     }
 
     fn push_answer(&mut self, outgoing: Outgoing, answer: ClientAnswer) {
-        let Outgoing { home, key, group, member, id, bytes } = outgoing;
+        let Outgoing { home, key, group, member, id, bytes, .. } = outgoing;
         let answer = QueueAnswer { key, group, member, id, bytes, answer };
         self.queues.answers[usize::from(home)].push(answer);
         self.queues.is_busy = true;

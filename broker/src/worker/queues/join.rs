@@ -19,6 +19,8 @@ pub struct QueueJoin {
     /// Also if the group exists.
     pub(super) is_replay: bool,
     pub(super) session: SessionKey,
+    /// What the session's worker knows the membership by.
+    pub(super) membership: u32,
     pub(super) client_id: Box<str>,
     pub(super) terms: MemberTerms,
     /// The consumer has asked for a number of unanswered messages itself.
@@ -28,6 +30,12 @@ pub struct QueueJoin {
     /// Which SUBACK waits, and which of its codes is this one's; 0 for none.
     pub(in crate::worker) ticket: u64,
     pub(in crate::worker) at: u16,
+}
+
+/// A membership has ended at home: nothing that was sent to it is under way any more.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLeft {
+    pub(super) membership: u32,
 }
 
 /// A queue has taken a consumer, or not.
@@ -48,6 +56,7 @@ pub struct QueueLeave {
     pub(super) queue: Box<str>,
     pub(super) group: Box<str>,
     pub(super) session: SessionKey,
+    pub(super) membership: u32,
     /// It will not come back.
     pub(super) is_final: bool,
 }

@@ -6,7 +6,7 @@ use dunlin_queue::Time;
 use dunlin_queue::partitioned::{Commit, GroupId, MemberId, Mode, Start};
 use dunlin_session::Answer as ClientAnswer;
 
-use super::join::{QueueJoin, QueueJoined, QueueLeave};
+use super::join::{QueueJoin, QueueJoined, QueueLeave, QueueLeft};
 use super::{GroupSlot, Member, MemberTerms, QueueAnswer, QueueKey, Refusal};
 use crate::worker::mail::Mail;
 use crate::worker::{Transport, Worker};
@@ -71,6 +71,7 @@ impl<T: Transport> Worker<T> {
                 && let Some(known) = slot.members.get_mut(&(group, member))
             {
                 known.terms = terms;
+                known.membership = join.membership;
             }
             self.queues.list(key, group, member);
             return Ok(self.is_unsafe(key));
@@ -110,6 +111,7 @@ impl<T: Transport> Worker<T> {
             slot.by_session.insert((join.session, group), member);
             let member_slot = Member {
                 session: join.session,
+                membership: join.membership,
                 client_id: join.client_id.clone(),
                 terms,
                 unanswered: 0,
@@ -172,8 +174,14 @@ impl<T: Transport> Worker<T> {
         Ok(id)
     }
 
-    /// A session consumes a queue no longer, or has gone offline.
-    pub(in crate::worker) fn on_queue_leave(&mut self, leave: &QueueLeave) {
+    /// A session of another worker consumes a queue no longer, or has gone offline.
+    pub(in crate::worker) fn on_queue_leave(&mut self, from: usize, leave: &QueueLeave) {
+        self.on_queue_leave_here(leave);
+        // Behind all that was sent to the member.
+        self.mail(from, Mail::QueueLeft(QueueLeft { membership: leave.membership }));
+    }
+
+    pub(super) fn on_queue_leave_here(&mut self, leave: &QueueLeave) {
         let Some(key) = self.queues.find(&leave.queue) else { return };
         let Some(slot) = self.queues.get(key) else { return };
         let Some(group) = slot.find_group(&leave.group).map(|group| group.id) else { return };
@@ -295,7 +303,7 @@ impl<T: Transport> Worker<T> {
                 continue;
             };
             known.unanswered = known.unanswered.saturating_sub(1);
-            known.unanswered_bytes = known.unanswered_bytes.saturating_sub(bytes as usize);
+            known.unanswered_bytes = known.unanswered_bytes.saturating_sub(bytes);
             let is_auto_settled = known.terms.is_auto_settled;
             // What is settled already, or was taken back when its time was over, is refused.
             self.with_queue(key, |queue, cx| match answer {

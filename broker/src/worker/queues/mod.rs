@@ -27,6 +27,7 @@ mod enqueue;
 mod join;
 mod load;
 mod members;
+mod memberships;
 mod open_acks;
 mod publish;
 mod record;
@@ -50,7 +51,7 @@ use dunlin_queue::partitioned::{
 use slab::Slab;
 
 pub(super) use deliver::{QueueAnswer, QueueDeliver};
-pub(super) use join::{QueueJoin, QueueJoined, QueueLeave};
+pub(super) use join::{QueueJoin, QueueJoined, QueueLeave, QueueLeft};
 pub(super) use publish::{QueueAnswered, QueuePublish};
 
 pub(super) use consume::{Consumer, ConsumerChange};
@@ -59,6 +60,7 @@ use dead::{Burials, Undertaking};
 use deliver::{Outgoing, Waiting};
 use directory::Directory;
 use load::Load;
+use memberships::Memberships;
 use open_acks::OpenAcks;
 pub(super) use record::QueuedCargo;
 pub(super) use refusal::Refusal;
@@ -98,11 +100,13 @@ pub(super) struct GroupSlot {
 #[derive(Debug)]
 pub(super) struct Member {
     session: SessionKey,
+    /// What the session's worker knows it by.
+    membership: u32,
     client_id: Box<str>,
     terms: MemberTerms,
     /// Deliveries that its session has not answered, and their bytes.
     unanswered: u32,
-    unanswered_bytes: usize,
+    unanswered_bytes: u32,
     /// What it was given and is not on its way yet, as it is being read.
     waiting: VecDeque<Waiting>,
     /// It is in the list of those that are asked whether they can get something.
@@ -221,6 +225,7 @@ pub(super) struct Queues {
 
     /// Subscriptions to queues, by the session that has them.
     consumers: BTreeMap<SessionId, Vec<Consumer>>,
+    memberships: Memberships,
     /// Deliveries that sessions of this worker have.
     outgoing: Slab<Outgoing>,
     /// What clients have answered in this turn, by the home of the queue.
@@ -265,6 +270,7 @@ impl Queues {
             only_bytes: 0,
             log_bytes: 0,
             consumers: BTreeMap::new(),
+            memberships: Memberships::default(),
             outgoing: Slab::new(),
             answers: (0..workers).map(|_| Vec::new()).collect(),
             open_acks: OpenAcks::default(),

@@ -1,0 +1,96 @@
+//! Consumers leave a queue, and may be back before the queue's home knows of it.
+
+use dunlin_tests::{Client, Connecting, Publishing, Sim, puback};
+
+use crate::queues::{consumer, heads, subscribe, with_queue};
+
+const QUEUE: &str = "$queue/jobs";
+const GROUP: [(&str, &str); 1] = [("consumer-group", "g")];
+/// More batches of mail than a worker takes in one turn.
+const ON_THE_WAY: u16 = 8;
+
+/// Which of two workers the client's session is on.
+fn worker_of(sim: &mut Sim, client: &Client) -> usize {
+    client.write([0xc0, 0]);
+    sim.turn(0);
+    let is_first = !client.take().is_empty();
+    sim.run();
+    assert!(is_first || !client.take().is_empty());
+    usize::from(!is_first)
+}
+
+/// A client whose session is on this worker.
+fn client_on(sim: &mut Sim, worker: usize, name: &str) -> (Client, String) {
+    let names = (0..64).map(|at| format!("{name}-{worker}-{at}"));
+    for name in names {
+        let client = Client::online(sim, &Connecting::v5(&name).resume().expiry(1000));
+        if worker_of(sim, &client) == worker {
+            return (client, name);
+        }
+        client.drop_connection(sim);
+    }
+    panic!("no session comes to worker {worker}");
+}
+
+/// Where the queue is at home: there a publication is answered in the turn it is read in.
+fn home_of_queue(sim: &mut Sim) -> usize {
+    let publishers = [0, 1].map(|worker| client_on(sim, worker, "finds-home").0);
+    let reader = consumer(sim, "finds-home", QUEUE, &[("settle", "auto")]);
+    let home = publishers.iter().enumerate().position(|(worker, publisher)| {
+        publisher.write(Publishing::q1(QUEUE, "x", 1).v5());
+        sim.turn(worker);
+        let is_home = !publisher.take().is_empty();
+        sim.run();
+        is_home
+    });
+    [1, 2].into_iter().for_each(|id| reader.send(sim, puback(id)));
+    reader.drop_connection(sim);
+    home.expect("a home")
+}
+
+/// A queue, its home, a consumer on the other worker that has it all, and one that waits for it.
+struct Race {
+    sim: Sim,
+    home: usize,
+    leaver: Client,
+    leaver_name: String,
+    other: Client,
+}
+
+impl Race {
+    fn new(declaration: &str) -> Self {
+        let mut sim = Sim::with_hash_seed(2, with_queue(declaration), 7);
+        let home = home_of_queue(&mut sim);
+        let (leaver, leaver_name) = client_on(&mut sim, 1 - home, "leaver");
+        subscribe(&mut sim, &leaver, QUEUE, &GROUP);
+        let other = consumer(&mut sim, "other", QUEUE, &GROUP);
+        assert_eq!(leaver.take().len(), 1, "a SUBACK");
+        Self { sim, home, leaver, leaver_name, other }
+    }
+
+    /// Messages are published, and sent to the one consumer: more than its worker takes in a turn.
+    fn send_more_than_is_taken_in_a_turn(&mut self) {
+        let (publisher, _) = client_on(&mut self.sim, self.home, "publisher");
+        for id in 1..=ON_THE_WAY {
+            publisher.write(Publishing::q1(QUEUE, &format!("m{id}"), id).v5());
+            self.sim.turn(self.home);
+        }
+        assert_eq!(publisher.take().len(), usize::from(ON_THE_WAY));
+    }
+}
+
+#[test]
+fn what_was_on_its_way_to_a_lost_connection_does_not_reach_the_next_one() {
+    let mut race = Race::new("jobs partitions=1");
+    race.send_more_than_is_taken_in_a_turn();
+    // It takes the old connection over.
+    let connecting = Connecting::v5(&race.leaver_name).resume().expiry(1000);
+    let back = race.sim.client_at(1 - race.home);
+    back.write(connecting.bytes());
+    race.sim.turn(1 - race.home);
+    race.sim.run();
+    assert!(race.leaver.is_closed());
+    let came = back.take();
+    assert!(came.len() == 1 && came[0].starts_with("CONNACK Success"), "{came:?}");
+    assert_eq!(heads(&race.other).len(), usize::from(ON_THE_WAY));
+}
