@@ -325,6 +325,15 @@ impl Session {
         let is_it = |entry: &Entry| entry.is_from_queue() && entry.qos == QoS::AtLeastOnce;
         (unsent, self.window.extract(pool, is_it))
     }
+
+    /// Takes out those that are wanted, of what was never sent.
+    pub fn take_unsent(
+        &mut self,
+        pool: &MessagePool,
+        is_wanted: impl FnMut(&Entry) -> bool,
+    ) -> Vec<Entry> {
+        self.queue.extract(pool, is_wanted)
+    }
 }
 
 /// Whether another member of a share group can get it.

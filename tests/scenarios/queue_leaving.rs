@@ -1,8 +1,9 @@
 //! Consumers leave a queue, and may be back before the queue's home knows of it.
 
-use dunlin_tests::{Client, Connecting, Publishing, Sim, puback};
+use dunlin_packets::Property;
+use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing, puback, unsubscribe};
 
-use crate::queues::{consumer, heads, subscribe, with_queue};
+use crate::queues::{consumer, heads, subscribe, user_property, with_queue};
 
 const QUEUE: &str = "$queue/jobs";
 const GROUP: [(&str, &str); 1] = [("consumer-group", "g")];
@@ -77,6 +78,45 @@ impl Race {
         }
         assert_eq!(publisher.take().len(), usize::from(ON_THE_WAY));
     }
+
+    fn subscribe_without_a_turn(&self) {
+        let [(name, value)] = GROUP;
+        let subscribing = Subscribing::to(QUEUE, 1).with(Property::UserProperty(name, value));
+        self.leaver.write(subscribing.v5());
+    }
+}
+
+/// What came up to an answer, and behind it.
+fn split_at(texts: &[String], answer: &str) -> (Vec<String>, Vec<String>) {
+    let at = texts.iter().position(|text| text.starts_with(answer));
+    let (before, behind) = texts.split_at(at.unwrap_or_else(|| panic!("no {answer}: {texts:?}")));
+    (before.to_vec(), behind[1..].to_vec())
+}
+
+#[test]
+fn what_was_on_its_way_to_a_consumer_that_left_does_not_reach_it_when_it_is_back() {
+    let mut race = Race::new("jobs partitions=1");
+    race.send_more_than_is_taken_in_a_turn();
+    race.leaver.write(unsubscribe(7, &[QUEUE]));
+    race.subscribe_without_a_turn();
+    race.sim.turn(1 - race.home);
+    race.sim.run();
+    let (before, behind) = split_at(&race.leaver.take(), "UNSUBACK 7");
+    assert!(before.is_empty(), "its worker has taken some, and sent none: {before:?}");
+    assert_eq!(heads(&race.other).len(), usize::from(ON_THE_WAY), "the other has all of it");
+    assert_eq!(behind, ["SUBACK 1 [01]"], "nothing that the other has");
+}
+
+#[test]
+fn mqtt5_3_10_4_2_what_was_on_its_way_to_a_consumer_does_not_come_behind_the_unsuback() {
+    let mut race = Race::new("jobs partitions=1");
+    race.send_more_than_is_taken_in_a_turn();
+    race.leaver.write(unsubscribe(7, &[QUEUE]));
+    race.sim.turn(1 - race.home);
+    race.sim.run();
+    let (before, behind) = split_at(&race.leaver.take(), "UNSUBACK 7");
+    assert!(behind.is_empty(), "{} and {behind:?}", before.len());
+    assert_eq!(heads(&race.other).len(), usize::from(ON_THE_WAY));
 }
 
 #[test]
@@ -93,4 +133,26 @@ fn what_was_on_its_way_to_a_lost_connection_does_not_reach_the_next_one() {
     let came = back.take();
     assert!(came.len() == 1 && came[0].starts_with("CONNACK Success"), "{came:?}");
     assert_eq!(heads(&race.other).len(), usize::from(ON_THE_WAY));
+}
+
+#[test]
+fn what_a_consumer_was_not_sent_when_it_unsubscribes_goes_to_others_and_was_no_attempt() {
+    for workers in [1, 2, 3] {
+        let mut sim = Sim::new(workers, with_queue("jobs partitions=1"));
+        let connecting = Connecting::v5("leaver").with(Property::ReceiveMaximum(1));
+        let leaver = Client::online(&mut sim, &connecting);
+        subscribe(&mut sim, &leaver, QUEUE, &GROUP);
+        let other = consumer(&mut sim, "other", QUEUE, &GROUP);
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        for id in 1..=4 {
+            publisher.send(&mut sim, Publishing::q1(QUEUE, &format!("m{id}"), id).v5());
+        }
+        assert_eq!(leaver.take().len(), 2, "SUBACK and the first");
+        leaver.send(&mut sim, unsubscribe(7, &[QUEUE]));
+        leaver.send(&mut sim, puback(1));
+        assert_eq!(leaver.take(), ["UNSUBACK 7 [00]"], "{workers}");
+        let came = other.take();
+        let attempts: Vec<_> = came.iter().map(|text| user_property(text, "attempt")).collect();
+        assert_eq!(attempts, ["2", "1", "1", "1"], "{workers}: {came:?}");
+    }
 }

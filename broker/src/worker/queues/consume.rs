@@ -1,6 +1,7 @@
 //! Subscriptions to queues, on the worker of their session.
 
 use dunlin_packets::{QoS, ReasonCode, SubscriptionOptions, Version};
+use dunlin_queue::Entry;
 use dunlin_queue::partitioned::{Commit, Start};
 use dunlin_router::Subscription;
 use dunlin_session::Answer as ClientAnswer;
@@ -237,10 +238,37 @@ impl<T: Transport> Worker<T> {
         let all = self.queues.consumers.get(&session);
         let other = all.and_then(|all| all.iter().find(|it| it.is_same_group(ended)));
         let Some(other) = other.cloned() else {
+            self.give_back_unsent(session, ended.membership);
             return self.leave_queue(session, ended, true);
         };
         if let Err(refusal) = self.join_queue(session, &other, (None, false), (0, 0)) {
             tracing::warn!(filter = %other.filter, reason = refusal.reason, "not on new terms");
+        }
+    }
+
+    /// A membership ends, and its session goes on: what that was not sent yet it must not be sent
+    /// any more, as its queue gives it to others.
+    fn give_back_unsent(&mut self, session: SessionId, membership: u32) {
+        let Self { sessions, queues, pool, .. } = self;
+        if queues.outgoing.is_empty() {
+            return;
+        }
+        let is_its = |entry: &Entry| {
+            let number = pool.get(&entry.message).publisher as usize;
+            let outgoing = queues.outgoing.get(number).filter(|_| entry.is_from_queue());
+            outgoing.is_some_and(|outgoing| outgoing.membership == membership)
+        };
+        let unsent = sessions.get_mut(session).session.take_unsent(pool, is_its);
+        self.answer_unsent(unsent);
+        // Before its home ends the membership, as what was not sent is no attempt.
+        self.send_queue_answers();
+    }
+
+    fn answer_unsent(&mut self, unsent: Vec<Entry>) {
+        for entry in unsent {
+            let number = self.pool.get(&entry.message).publisher;
+            entry.release(&mut self.pool);
+            self.note_answer(number, ClientAnswer::Unsent);
         }
     }
 
@@ -288,17 +316,12 @@ impl<T: Transport> Worker<T> {
             return;
         }
         let (unsent, sent) = self.sessions.get_mut(session).session.take_queued(&mut self.pool);
-        for (entries, is_unsent) in [(unsent, true), (sent, false)] {
-            for entry in entries {
-                let number = self.pool.get(&entry.message).publisher;
-                entry.release(&mut self.pool);
-                if is_unsent {
-                    self.note_answer(number, ClientAnswer::Unsent);
-                } else {
-                    // Its attempt ends with the membership.
-                    self.forget_outgoing(number);
-                }
-            }
+        self.answer_unsent(unsent);
+        for entry in sent {
+            let number = self.pool.get(&entry.message).publisher;
+            entry.release(&mut self.pool);
+            // Its attempt ends with the membership.
+            self.forget_outgoing(number);
         }
         if is_final {
             self.forget_outgoing_of(session);
