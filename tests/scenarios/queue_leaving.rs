@@ -78,12 +78,14 @@ impl Race {
         }
         assert_eq!(publisher.take().len(), usize::from(ON_THE_WAY));
     }
+}
 
-    fn subscribe_without_a_turn(&self) {
-        let [(name, value)] = GROUP;
-        let subscribing = Subscribing::to(QUEUE, 1).with(Property::UserProperty(name, value));
-        self.leaver.write(subscribing.v5());
+fn subscribing(asked: &[(&str, &str)]) -> Vec<u8> {
+    let mut subscribing = Subscribing::to(QUEUE, 1);
+    for (name, value) in asked {
+        subscribing = subscribing.with(Property::UserProperty(name, value));
     }
+    subscribing.v5()
 }
 
 /// What came up to an answer, and behind it.
@@ -98,7 +100,7 @@ fn what_was_on_its_way_to_a_consumer_that_left_does_not_reach_it_when_it_is_back
     let mut race = Race::new("jobs partitions=1");
     race.send_more_than_is_taken_in_a_turn();
     race.leaver.write(unsubscribe(7, &[QUEUE]));
-    race.subscribe_without_a_turn();
+    race.leaver.write(subscribing(&GROUP));
     race.sim.turn(1 - race.home);
     race.sim.run();
     let (before, behind) = split_at(&race.leaver.take(), "UNSUBACK 7");
@@ -155,4 +157,46 @@ fn what_a_consumer_was_not_sent_when_it_unsubscribes_goes_to_others_and_was_no_a
         let attempts: Vec<_> = came.iter().map(|text| user_property(text, "attempt")).collect();
         assert_eq!(attempts, ["2", "1", "1", "1"], "{workers}: {came:?}");
     }
+}
+
+fn assert_the_other_is_the_only_one_of_its_group(race: &mut Race) {
+    let (publisher, _) = client_on(&mut race.sim, race.home, "publisher");
+    publisher.send(&mut race.sim, Publishing::q1(QUEUE, "m1", 1).v5());
+    assert_eq!(heads(&race.other), ["PUBLISH $queue/jobs \"m1\""]);
+}
+
+#[test]
+fn a_group_that_a_consumer_was_to_leave_for_another_is_left_when_the_connection_is_lost_before() {
+    let mut race = Race::new("jobs partitions=1");
+    race.leaver.write(subscribing(&[("consumer-group", "h")]));
+    race.sim.turn(1 - race.home);
+    race.leaver.drop_connection(&mut race.sim);
+    assert_the_other_is_the_only_one_of_its_group(&mut race);
+}
+
+#[test]
+fn a_group_is_left_by_an_unsubscribe_though_another_one_that_is_refused_was_asked_for_meanwhile() {
+    let mut race = Race::new("jobs partitions=1");
+    race.leaver.write(subscribing(&[("consumer-group", "h"), ("stream-offset", "earliest")]));
+    race.leaver.write(unsubscribe(7, &[QUEUE]));
+    race.sim.turn(1 - race.home);
+    race.sim.run();
+    let came = race.leaver.take();
+    assert!(came[0] == "UNSUBACK 7 [00]" && came[1].starts_with("SUBACK 1 [83]"), "{came:?}");
+    assert_the_other_is_the_only_one_of_its_group(&mut race);
+    assert!(race.leaver.take().is_empty());
+}
+
+#[test]
+fn a_group_is_left_for_another_though_one_that_is_refused_was_asked_for_in_between() {
+    let mut race = Race::new("jobs partitions=1");
+    race.leaver.write(subscribing(&[("consumer-group", "h"), ("stream-offset", "earliest")]));
+    race.leaver.write(subscribing(&[("consumer-group", "i")]));
+    race.sim.turn(1 - race.home);
+    race.sim.run();
+    let came = race.leaver.take();
+    assert!(came[0].starts_with("SUBACK 1 [83]") && came[1] == "SUBACK 1 [01]", "{came:?}");
+    assert_the_other_is_the_only_one_of_its_group(&mut race);
+    let came = race.leaver.take();
+    assert!(came.len() == 1 && user_property(&came[0], "group-id") == "i", "{came:?}");
 }

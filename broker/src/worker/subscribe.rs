@@ -9,7 +9,7 @@ use dunlin_session::grant;
 use slab::Slab;
 
 use super::conn::ConnId;
-use super::queues::{ConsumerChange, QueueJoined, Refusal};
+use super::queues::{QueueJoined, Refusal};
 use super::sessions::SessionId;
 use super::{Transport, Worker};
 use crate::queues::{ConsumerTerms, Malformed, SubscribeTo, subscribe_to};
@@ -23,8 +23,6 @@ struct PendingSubAck {
     waiting: usize,
     /// Why one of the codes is an error, for people.
     reason: &'static str,
-    /// Subscriptions to queues, by the place of their code, and the session that has them.
-    queues: Vec<(u16, ConsumerChange)>,
     /// A queue has made a group for it, which has to be safe.
     is_recorded: bool,
     generation: u32,
@@ -47,7 +45,6 @@ impl PendingSubAcks {
             codes: Vec::new(),
             waiting: 0,
             reason: "",
-            queues: Vec::new(),
             is_recorded: false,
             generation,
         };
@@ -206,12 +203,7 @@ impl<T: Transport> Worker<T> {
         let to = to.map_err(|bad| Refusal::new(ReasonCode::TopicFilterInvalid, bad.0))?;
         let asked = ConsumerTerms::read(properties);
         let asked = asked.map_err(|bad| Refusal::bad_request(bad.0))?;
-        let waiting = self.consume(session, request.filter, to, &asked, subscription, place)?;
-        let is_done = waiting.is_none();
-        if let (Some(change), Some(pending)) = (waiting, self.pending_subacks.get_mut(place.0)) {
-            pending.queues.push((place.1, change));
-        }
-        Ok(is_done)
+        self.consume(session, request.filter, to, &asked, subscription, place)
     }
 
     /// A queue at home here has made a group for a subscription.
@@ -227,8 +219,6 @@ impl<T: Transport> Worker<T> {
         let Some(pending) = self.pending_subacks.get_mut(ticket) else { return };
         pending.waiting -= 1;
         pending.is_recorded |= is_recorded;
-        let place = pending.queues.iter().position(|(of, _)| *of == at);
-        let change = place.map(|place| pending.queues.swap_remove(place).1);
         if let Some(refusal) = refusal {
             pending.reason = refusal.reason;
             if let Some(code) = pending.codes.get_mut(usize::from(at)) {
@@ -236,11 +226,8 @@ impl<T: Transport> Worker<T> {
             }
         }
         let session = self.conns.get(pending.conn).and_then(super::conn::Conn::session);
-        if let (Some(session), Some(change)) = (session, change) {
-            match refusal {
-                Some(_) => self.refuse_consumer(session, change),
-                None => self.confirm_consumer(session, change),
-            }
+        if let Some(session) = session {
+            self.settle_consumer(session, (ticket, at), refusal.is_some());
         }
         self.finish_suback(ticket);
     }

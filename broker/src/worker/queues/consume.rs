@@ -7,6 +7,7 @@ use dunlin_router::Subscription;
 use dunlin_session::Answer as ClientAnswer;
 
 use super::join::{QueueJoin, QueueLeave, QueueLeft};
+use super::unconfirmed::ConsumerChange;
 use super::{MemberTerms, QueueAnswer, Refusal};
 use crate::queues::{ConsumerTerms, QueueName, SubscribeTo, check_group, subscribe_to};
 use crate::worker::mail::Mail;
@@ -53,16 +54,9 @@ impl Consumer {
     }
 }
 
-/// A subscription that its queue's home has not confirmed, and what it takes the place of.
-#[derive(Debug)]
-pub(in crate::worker) struct ConsumerChange {
-    new: Consumer,
-    former: Option<Consumer>,
-}
-
 impl<T: Transport> Worker<T> {
-    /// A session subscribes to a queue. Says what waits for the queue's home to confirm, if that is
-    /// elsewhere. What is refused leaves a former subscription as it was.
+    /// A session subscribes to a queue. `Ok(false)` if the queue's home is elsewhere and has to
+    /// confirm. What is refused leaves a former subscription as it was.
     pub(in crate::worker) fn consume(
         &mut self,
         session: SessionId,
@@ -71,7 +65,7 @@ impl<T: Transport> Worker<T> {
         asked: &ConsumerTerms<'_>,
         subscription: Subscription,
         place: (u64, u16),
-    ) -> Result<Option<ConsumerChange>, Refusal> {
+    ) -> Result<bool, Refusal> {
         let Subscription { options, identifier } = subscription;
         if options.qos == QoS::AtMostOnce {
             return Err(Refusal::bad_request("a queue is consumed at QoS 1 or 2"));
@@ -113,45 +107,13 @@ impl<T: Transport> Worker<T> {
         all.push(consumer.clone());
         let start = (asked.start, asked.is_replay);
         let joined = self.join_queue(session, &consumer, start, place);
-        let change = ConsumerChange { new: consumer, former };
+        let change = ConsumerChange { place, new: consumer, former };
         match joined {
-            Ok(false) => Ok(Some(change)),
-            Ok(true) => {
-                self.confirm_consumer(session, change);
-                Ok(None)
-            }
-            Err(refusal) => {
-                self.refuse_consumer(session, change);
-                Err(refusal)
-            }
+            Ok(false) => self.queues.unconfirmed.entry(session).or_default().push(change),
+            Ok(true) => self.confirm_consumer(session, change),
+            Err(_) => self.refuse_consumer(session, change),
         }
-    }
-
-    /// The queue has taken the consumer.
-    pub(in crate::worker) fn confirm_consumer(
-        &mut self,
-        session: SessionId,
-        ConsumerChange { new, former }: ConsumerChange,
-    ) {
-        if let Some(former) = former.filter(|former| former.group != new.group) {
-            self.end_membership(session, &former);
-        }
-        self.record_consumer(session, &new.filter);
-    }
-
-    /// The queue has not taken the consumer: it is as it was.
-    pub(in crate::worker) fn refuse_consumer(
-        &mut self,
-        session: SessionId,
-        ConsumerChange { new, former }: ConsumerChange,
-    ) {
-        let Some(all) = self.queues.consumers.get_mut(&session) else { return };
-        // Unless it has unsubscribed meanwhile, or subscribed again.
-        let Some(at) = all.iter().position(|it| *it == new) else { return };
-        match former {
-            Some(former) => all[at] = former,
-            None => self.forget_consumer(session, &new.filter),
-        }
+        joined
     }
 
     /// Tells the queue's home that the session is there.
@@ -214,7 +176,7 @@ impl<T: Transport> Worker<T> {
         consumer.membership = known.unwrap_or_else(|| self.queues.memberships.number());
     }
 
-    fn forget_consumer(&mut self, session: SessionId, filter: &str) {
+    pub(super) fn forget_consumer(&mut self, session: SessionId, filter: &str) {
         if let Some(all) = self.queues.consumers.get_mut(&session) {
             all.retain(|it| &*it.filter != filter);
             if all.is_empty() {
@@ -230,11 +192,14 @@ impl<T: Transport> Worker<T> {
         let Some(consumer) = known.cloned() else { return false };
         self.forget_consumer(session, filter);
         self.end_membership(session, &consumer);
+        for replaced in self.take_replaced(session, Some(filter)) {
+            self.end_membership(session, &replaced);
+        }
         true
     }
 
     /// A subscription has ended. Another one to the same group goes on, on its own terms.
-    fn end_membership(&mut self, session: SessionId, ended: &Consumer) {
+    pub(super) fn end_membership(&mut self, session: SessionId, ended: &Consumer) {
         let all = self.queues.consumers.get(&session);
         let other = all.and_then(|all| all.iter().find(|it| it.is_same_group(ended)));
         let Some(other) = other.cloned() else {
@@ -330,12 +295,13 @@ impl<T: Transport> Worker<T> {
             true => self.queues.consumers.remove(&session),
             false => self.queues.consumers.get(&session).cloned(),
         };
+        let replaced = self.take_replaced(session, None);
         if self.shutdown.is_begun() {
             // Nobody is to blame for what is not answered now.
             return;
         }
         self.send_queue_answers();
-        for consumer in all.unwrap_or_default() {
+        for consumer in all.unwrap_or_default().into_iter().chain(replaced) {
             self.leave_queue(session, &consumer, is_final);
         }
     }

@@ -37,6 +37,7 @@ mod restore;
 mod run;
 mod sparse;
 mod stats;
+mod unconfirmed;
 mod verbs;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -54,7 +55,7 @@ pub(super) use deliver::{QueueAnswer, QueueDeliver};
 pub(super) use join::{QueueJoin, QueueJoined, QueueLeave, QueueLeft};
 pub(super) use publish::{QueueAnswered, QueuePublish};
 
-pub(super) use consume::{Consumer, ConsumerChange};
+pub(super) use consume::Consumer;
 use contents::Contents;
 use dead::{Burials, Undertaking};
 use deliver::{Outgoing, Waiting};
@@ -66,6 +67,7 @@ pub(super) use record::QueuedCargo;
 pub(super) use refusal::Refusal;
 use registry::core_config;
 use sparse::SparseMap;
+use unconfirmed::ConsumerChange;
 
 use super::acknowledge::Acknowledgement;
 use super::conn::ConnId;
@@ -225,6 +227,8 @@ pub(super) struct Queues {
 
     /// Subscriptions to queues, by the session that has them.
     consumers: BTreeMap<SessionId, Vec<Consumer>>,
+    /// Those that their homes have not confirmed.
+    unconfirmed: BTreeMap<SessionId, Vec<ConsumerChange>>,
     memberships: Memberships,
     /// Deliveries that sessions of this worker have.
     outgoing: Slab<Outgoing>,
@@ -270,6 +274,7 @@ impl Queues {
             only_bytes: 0,
             log_bytes: 0,
             consumers: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
             memberships: Memberships::default(),
             outgoing: Slab::new(),
             answers: (0..workers).map(|_| Vec::new()).collect(),
