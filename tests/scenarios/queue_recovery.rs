@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use dunlin::worker::{Level, Settings};
 use dunlin_packets::Property;
-use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk, Subscribing, puback};
+use dunlin_tests::{
+    Client, Connecting, Publishing, Sim, SimDisk, Subscribing, puback, unsubscribe,
+};
 
 use crate::queues::{
     consumer, consumer_of, heads, publish, user_property, verb, with_options, with_queue,
@@ -145,7 +147,7 @@ fn a_session_that_outlives_a_crash_goes_on_consuming() {
     assert_eq!(came.len(), 1 + 2, "{came:?}");
     assert!(came[1].contains("SubscriptionIdentifier(5)"), "{came:?}");
     assert_eq!(user_property(&came[1], "group-id"), "g");
-    worker.send(&mut sim, dunlin_tests::unsubscribe(2, &["$queue/jobs"]));
+    worker.send(&mut sim, unsubscribe(2, &["$queue/jobs"]));
     assert_eq!(worker.take(), ["UNSUBACK 2 [00]"]);
     let mut sim = after_power_cut(sim, 2, Settings::default());
     let worker = Client::connect(&mut sim, &connecting);
@@ -437,4 +439,23 @@ fn a_message_that_was_settled_while_it_was_read_again_is_not_delivered() {
     sim.turn(0);
     sim.run();
     assert_eq!(worker.take(), ["PUBACK 1", "PUBACK 2"]);
+}
+
+#[test]
+fn what_is_still_to_be_read_for_a_consumer_that_leaves_was_no_attempt() {
+    let (mut sim, worker, id) = leased_on_disk();
+    let nack = Publishing::q1("$queue/jobs/$nack", "", 1)
+        .with(Property::UserProperty("message-id", &id))
+        .with(Property::UserProperty("group-id", "g"))
+        .with(Property::UserProperty("delay", "0"));
+    worker.write(nack.v5());
+    sim.turn(0);
+    sim.turn(0);
+    worker.write(unsubscribe(7, &["$queue/jobs"]));
+    sim.turn(0);
+    sim.run();
+    assert_eq!(worker.take(), ["UNSUBACK 7 [00]", "PUBACK 1"]);
+    let (_other, came) = consumer_of(&mut sim, "other", "$queue/jobs", GROUP);
+    let attempts: Vec<_> = came.iter().map(|text| user_property(text, "attempt")).collect();
+    assert_eq!(attempts, ["2"]);
 }

@@ -186,6 +186,7 @@ impl<T: Transport> Worker<T> {
         let Some(slot) = self.queues.get(key) else { return };
         let Some(group) = slot.find_group(&leave.group).map(|group| group.id) else { return };
         if let Some(&member) = slot.by_session.get(&(leave.session, group)) {
+            self.give_back_waiting(key, group, member);
             // One that has lapsed has left already.
             let _ = self.with_queue(key, |queue, cx| queue.leave(group, member, cx));
             self.forget_member(key, group, member);
@@ -194,6 +195,19 @@ impl<T: Transport> Worker<T> {
         if leave.is_final {
             self.remove_group_if_idle(key, group);
         }
+    }
+
+    /// What a member was given and is still being read is no attempt if it leaves now.
+    fn give_back_waiting(&mut self, key: QueueKey, group: GroupId, member: MemberId) {
+        let known = self.queues.get(key).and_then(|slot| slot.members.get(&(group, member)));
+        let waiting = known.into_iter().flat_map(|known| &known.waiting);
+        let waiting: Vec<_> = waiting.map(|waiting| waiting.delivery.id).collect();
+        self.with_queue(key, |queue, cx| {
+            for id in waiting {
+                // It may have been settled, or taken back as its time was over.
+                let _ = queue.give_back(group, member, id, cx);
+            }
+        });
     }
 
     /// A member is none any more.
