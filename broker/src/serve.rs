@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 
 use crate::clock::Clock;
 use crate::config::{Config, ListenerConfig};
-use crate::net::{Bound, EventLoop, TcpTransport, bind};
+use crate::net::{Bound, EventLoop, Seats, TcpTransport, bind};
 use crate::store::{Image, ImageShare, LogPort, RunningStore, StoreThreads, WriterOptions};
 use crate::worker::{Mail, ReadRequests, Shared, StatsTotal, Worker};
 
@@ -83,24 +83,26 @@ impl Broker {
         };
         let mut threads = Vec::new();
         let restored = Arc::new(Barrier::new(workers));
-        let parts = loops.into_iter().zip(inboxes).zip(outboxes).enumerate();
-        for (index, ((mut event_loop, inbox), outboxes)) in parts {
+        let transports = loops.iter().map(EventLoop::transport).collect::<io::Result<Vec<_>>>()?;
+        let parts = transports.into_iter().zip(inboxes).zip(outboxes).enumerate();
+        let seats = Arc::new(Seats::new(parts.map(|(index, ((transport, inbox), outboxes))| {
+            Worker::new(index, Arc::clone(&shared), transport, inbox, outboxes, started)
+        })));
+        for (index, mut event_loop) in loops.into_iter().enumerate() {
             for (number, (listener, bound)) in bound.iter_mut().enumerate() {
                 let socket = bound.sockets.pop().expect("one socket for each worker");
                 event_loop.listen(socket, number as u16, listener.connections_max)?;
             }
-            let transport = event_loop.transport()?;
-            let shared = Arc::clone(&shared);
+            let seats = Arc::clone(&seats);
             let kept = kept.get_mut(index).and_then(Option::take);
             let restored = Arc::clone(&restored);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let _guard = EndsWithThread;
-                let mut worker = Worker::new(index, shared, transport, inbox, outboxes, started);
                 if let Some(kept) = kept {
-                    kept.restore(&mut worker, &restored);
+                    kept.restore(&mut seats.sit_down(index).worker, &restored);
                 }
-                run_worker(event_loop, &mut worker, index)
+                run_worker(event_loop, &seats, index)
             })?);
         }
         Ok(Self { shared, addresses, to_workers, store, threads })
@@ -143,12 +145,8 @@ impl Broker {
 
 /// Runs a worker to its end, which is that of the process if it is one by failure: the others would
 /// go on without it, and nobody would notice.
-fn run_worker(
-    event_loop: EventLoop,
-    worker: &mut Worker<TcpTransport>,
-    index: usize,
-) -> io::Result<()> {
-    let ended = event_loop.run(worker);
+fn run_worker(event_loop: EventLoop, seats: &Seats, index: usize) -> io::Result<()> {
+    let ended = event_loop.run(index, seats);
     if let Err(error) = &ended {
         tracing::error!(%error, worker = index, "A WORKER HAS FAILED");
         std::process::abort();

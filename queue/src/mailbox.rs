@@ -3,8 +3,9 @@
 //! Each worker has one [`Inbox`] that all others post to, so that mail arrives in the order it was
 //! caused: what A posted before it answered a client, whose next request made B post, arrives
 //! before B's. A [`Outbox`] gathers what one worker has for one other during a turn and posts it
-//! as one batch with at most one wake. The batch, with the buffers in it, is sent back when it
-//! has been worked off: nothing is allocated in steady state.
+//! as one batch. Who posts to a worker that sleeps has to see to it that the mail is worked off,
+//! and nobody else has to until it sleeps again. The batch, with the buffers in it, is sent back
+//! when it has been worked off: nothing is allocated in steady state.
 //!
 //! Nobody ever blocks on a mailbox. What is under way to a worker is counted in bytes against a
 //! credit; out of credit, the sender stops reading its publishers and goes on when batches return.
@@ -34,8 +35,8 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 struct Shared<T> {
     batches: ArrayQueue<Batch<T>>,
-    /// Mail was posted that the worker has been woken for.
-    posted: AtomicBool,
+    /// Its owner sleeps or is about to, and nobody has seen to it yet that it wakes up.
+    is_asleep: AtomicBool,
     /// Its owner has ended: what is posted goes nowhere.
     is_closed: AtomicBool,
     wake: Wake,
@@ -64,12 +65,13 @@ impl<T> Clone for Address<T> {
 }
 
 impl<T> Inbox<T> {
-    /// An inbox that `senders` workers post to; `wake` ends the sleep of its owner.
+    /// An inbox that `senders` workers post to; `wake` ends the sleep of its owner, which is awake
+    /// until it says otherwise.
     #[must_use]
     pub fn new(senders: usize, wake: Wake) -> Self {
         let shared = Shared {
             batches: ArrayQueue::new(BATCHES_MAX),
-            posted: AtomicBool::new(false),
+            is_asleep: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             wake,
             under_way: (0..senders).map(|_| AtomicUsize::new(0)).collect(),
@@ -88,12 +90,30 @@ impl<T> Inbox<T> {
     /// The next batch, if there is one.
     #[must_use]
     pub fn receive(&self) -> Option<Batch<T>> {
-        if let Some(batch) = self.shared.batches.pop() {
-            return Some(batch);
-        }
-        // Mail posted from here on wakes again; mail posted just before is looked for once more.
-        self.shared.posted.store(false, Ordering::SeqCst);
         self.shared.batches.pop()
+    }
+
+    /// The owner is going to sleep: whoever posts from here on has to wake it. `false` when there
+    /// is mail already.
+    #[must_use]
+    pub fn fall_asleep(&self) -> bool {
+        // A sender pushes first and looks then, so that one of the two sees the other.
+        self.shared.is_asleep.store(true, Ordering::SeqCst);
+        let sleeps = self.shared.batches.is_empty();
+        if !sleeps {
+            self.wake_up();
+        }
+        sleeps
+    }
+
+    /// The owner is awake, whatever has woken it, and works off its mail before it sleeps again.
+    pub fn wake_up(&self) {
+        self.shared.is_asleep.swap(false, Ordering::SeqCst);
+    }
+
+    /// Nothing is received any more: what is posted goes nowhere.
+    pub fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
     }
 
     /// Sends a batch that was worked off home, with its items as the receiver left them. `true`
@@ -110,8 +130,20 @@ impl<T> Inbox<T> {
 
 impl<T> Drop for Inbox<T> {
     fn drop(&mut self) {
-        self.shared.is_closed.store(true, Ordering::SeqCst);
+        self.close();
     }
+}
+
+/// What became of a batch that was to be posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Posted {
+    /// Nothing more is to be done.
+    Done,
+    /// Its receiver sleeps: it has to be woken, or its mail be worked off for it.
+    Unheard,
+    /// The inbox has no room, and the batch waits for the next turn.
+    NoRoom,
 }
 
 /// What one worker has for another.
@@ -137,6 +169,13 @@ impl<T> Outbox<T> {
         self.bytes += bytes;
     }
 
+    /// Items of this turn.
+    #[inline]
+    #[must_use]
+    pub fn items(&self) -> usize {
+        self.items.len()
+    }
+
     /// Whether the credit is used up: no more reading from publishers until a batch comes home.
     #[inline]
     #[must_use]
@@ -155,16 +194,27 @@ impl<T> Outbox<T> {
         (self.to.shared.wake)();
     }
 
-    /// Posts the batch. `false` when the inbox has no room and the batch waits for the next turn.
+    /// Posts the batch, and wakes its receiver. `false` when the inbox has no room and the batch
+    /// waits for the next turn.
     pub fn post(&mut self) -> bool {
+        let posted = self.post_quietly();
+        if posted == Posted::Unheard {
+            self.wake();
+        }
+        posted != Posted::NoRoom
+    }
+
+    /// Posts the batch. With [`Posted::Unheard`] its receiver sleeps on, and nobody else is going
+    /// to wake it: [`Self::wake`].
+    pub fn post_quietly(&mut self) -> Posted {
         if self.items.is_empty() {
-            return true;
+            return Posted::Done;
         }
         let shared = &self.to.shared;
         if shared.is_closed.load(Ordering::SeqCst) {
             self.items.clear();
             self.bytes = 0;
-            return true;
+            return Posted::Done;
         }
         let batch =
             Batch { from: self.from, items: std::mem::take(&mut self.items), bytes: self.bytes };
@@ -173,12 +223,13 @@ impl<T> Outbox<T> {
         if let Err(batch) = shared.batches.push(batch) {
             shared.under_way[self.from].fetch_sub(bytes, Ordering::AcqRel);
             (self.items, self.bytes) = (batch.items, bytes);
-            return false;
+            return Posted::NoRoom;
         }
-        if !shared.posted.swap(true, Ordering::SeqCst) {
-            (shared.wake)();
+        let is_asleep = &shared.is_asleep;
+        if is_asleep.load(Ordering::SeqCst) && is_asleep.swap(false, Ordering::SeqCst) {
+            return Posted::Unheard;
         }
-        true
+        Posted::Done
     }
 
     /// Takes batches that have come home; `each` gets the items as the receiver left them.
@@ -211,13 +262,15 @@ mod tests {
     }
 
     #[test]
-    fn batches_arrive_in_order_with_one_wake() {
+    fn batches_arrive_in_order_and_who_sleeps_is_woken_once() {
         let (inbox, mut outbox, wakes) = pair(1000);
+        assert!(inbox.fall_asleep());
         for turn in 0..3 {
             outbox.push(turn * 2, 1);
             outbox.push(turn * 2 + 1, 1);
             assert!(outbox.post());
         }
+        inbox.wake_up();
         let mut received: Vec<u32> = Vec::new();
         while let Some(batch) = inbox.receive() {
             received.extend(&batch.items);
@@ -225,9 +278,20 @@ mod tests {
         }
         assert_eq!(received, [0, 1, 2, 3, 4, 5]);
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
+        // Who is awake looks for itself, and does not fall asleep over its mail.
         outbox.push(6, 1);
-        outbox.post();
-        assert_eq!(wakes.load(Ordering::SeqCst), 2);
+        assert_eq!(outbox.post_quietly(), Posted::Done);
+        assert!(!inbox.fall_asleep());
+        outbox.push(7, 1);
+        assert_eq!(outbox.post_quietly(), Posted::Done);
+        while let Some(batch) = inbox.receive() {
+            assert!(!inbox.send_home(batch));
+        }
+        assert!(inbox.fall_asleep());
+        outbox.push(8, 1);
+        assert_eq!(outbox.post_quietly(), Posted::Unheard);
+        outbox.push(9, 1);
+        assert_eq!((outbox.post_quietly(), wakes.load(Ordering::SeqCst)), (Posted::Done, 1));
     }
 
     #[test]

@@ -273,7 +273,9 @@ impl Sim {
     pub fn turn(&mut self, worker: usize) {
         self.report_events();
         self.woken[worker].store(false, Ordering::SeqCst);
-        self.workers[worker].turn(self.now);
+        let worker = &mut self.workers[worker];
+        worker.turn(self.now);
+        worker.wake_unheard();
     }
 
     /// Lets the workers work until nothing moves, and the log do nothing.
@@ -327,6 +329,8 @@ impl Sim {
         for (worker, woken) in self.workers.iter_mut().zip(&self.woken) {
             moved |= woken.swap(false, Ordering::SeqCst);
             moved |= worker.turn(self.now);
+            worker.wake_unheard();
+            moved |= !worker.fall_asleep();
         }
         self.held_max = self.held_max.max(self.messages_held());
         // Mail for a worker that had its turn before the sender.

@@ -10,7 +10,7 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::TcpTransport;
+use super::{Seats, TcpTransport};
 use crate::clock::Clock;
 use crate::worker::{ConnId, Peer, Shared, Worker};
 
@@ -90,38 +90,56 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Runs the worker until it is finished.
+    /// Runs worker `index` until it is finished.
     ///
     /// # Errors
     /// When the event queue fails.
-    pub fn run(mut self, worker: &mut Worker<TcpTransport>) -> io::Result<()> {
+    pub fn run(mut self, index: usize, seats: &Seats) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        let mut seat = seats.sit_down(index);
         let mut is_busy = true;
-        while !worker.is_finished() {
-            let timeout = self.timeout(worker, is_busy);
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
+        while !seat.worker.is_finished() {
+            if is_busy || !seat.worker.fall_asleep() {
+                self.poll(&mut events, Some(Duration::ZERO))?;
+            } else {
+                seat.sleeps_until = self.wakes_at(&seat.worker);
+                let timeout = self.until(seat.sleeps_until);
+                drop(seat);
+                let polled = self.poll(&mut events, timeout);
+                seat = seats.sit_down(index);
+                seat.worker.wake_up();
+                polled?;
             }
+            let worker = &mut seat.worker;
             for event in &events {
                 self.on_event(worker, event);
             }
             let now = self.clock.now();
             self.accept(worker, now);
             is_busy = worker.turn(now);
+            seats.hear(worker, is_busy, self.clock);
         }
+        seat.worker.close_inbox();
         Ok(())
     }
 
-    fn timeout(&self, worker: &Worker<TcpTransport>, is_busy: bool) -> Option<Duration> {
-        if is_busy {
-            return Some(Duration::ZERO);
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    fn wakes_at(&self, worker: &Worker<TcpTransport>) -> Time {
         let waits_to_accept = self.listeners.iter().any(|listener| listener.is_ready);
         let accept_at = if waits_to_accept { self.accept_again_at } else { Time::NEVER };
-        match worker.next_deadline().min(accept_at) {
+        worker.next_deadline().min(accept_at)
+    }
+
+    fn until(&self, time: Time) -> Option<Duration> {
+        match time {
             Time::NEVER => None,
-            deadline => Some(Duration::from_millis(deadline.millis_since(self.clock.now()))),
+            time => Some(Duration::from_millis(time.millis_since(self.clock.now()))),
         }
     }
 

@@ -2,8 +2,10 @@
 
 mod event_loop;
 mod listener;
+mod seats;
 mod tcp;
 
 pub use event_loop::EventLoop;
 pub use listener::{Bound, bind};
+pub use seats::{Seat, Seats};
 pub use tcp::TcpTransport;

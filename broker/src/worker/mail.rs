@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dunlin_packets::{QoS, SubscriptionOptions};
 use dunlin_queue::Message;
+use dunlin_queue::mailbox::Outbox;
 use dunlin_router::Subscription;
 use dunlin_session::Offer;
 
@@ -258,31 +259,9 @@ impl<T: Transport> Worker<T> {
         self.is_out_of_credit |= !self.shutdown.is_begun() && outbox.is_exhausted();
     }
 
-    /// Posts everything; what is to be retained after everything else (see `retained`).
-    pub(super) fn post_mail(&mut self) -> bool {
-        let all_posted = self.post_outboxes();
-        if self.retains.is_empty() {
-            return all_posted;
-        }
-        let mut retains = std::mem::take(&mut self.retains);
-        for (home, item) in retains.drain(..) {
-            self.mail(home, item);
-        }
-        self.retains = retains;
-        self.post_outboxes() && all_posted
-    }
-
-    fn post_outboxes(&mut self) -> bool {
-        let mut all_posted = true;
-        for outbox in self.outboxes.iter_mut().flatten() {
-            all_posted &= outbox.post();
-        }
-        all_posted
-    }
-
     /// Whether some worker has too much on its way already.
     pub(super) fn any_outbox_exhausted(&self) -> bool {
-        self.outboxes.iter().flatten().any(dunlin_queue::mailbox::Outbox::is_exhausted)
+        self.outboxes.iter().flatten().any(Outbox::is_exhausted)
     }
 
     pub(super) fn collect_mail_that_came_home(&mut self) {

@@ -26,6 +26,7 @@ mod input;
 mod interest;
 mod journal;
 mod mail;
+mod post;
 mod pressure;
 mod progress;
 mod publish;
@@ -80,6 +81,9 @@ use crate::store::LogPort;
 
 /// Bytes under way from one worker to another before the sender stops reading.
 const MAIL_CREDIT_BYTES: usize = 4 << 20;
+/// With more connections to flush than these, others that have mail are woken first, to work beside
+/// this worker and not behind it.
+const FLUSHES_ALONE: usize = 8;
 /// See [`Worker::mail_item_bytes`]: all others together may have a quarter of a queue under way.
 fn mail_item_bytes(settings: &Settings, workers: usize) -> usize {
     let items = settings.limits.queue.messages_max / (4 * workers);
@@ -131,6 +135,8 @@ pub struct Worker<T: Transport> {
     inbox: Inbox<Mail<T::Link>>,
     /// To each other worker; `None` at the own index.
     outboxes: Vec<Option<Outbox<Mail<T::Link>>>>,
+    /// Workers that sleep and have been posted to, a bit each.
+    unheard: u64,
     timers: Timers,
     counters: Counters,
     shutdown: Shutdown,
@@ -217,6 +223,7 @@ impl<T: Transport> Worker<T> {
             journal: None,
             queues: Queues::new(settings, outboxes.len()),
             outboxes,
+            unheard: 0,
             shared,
         };
         worker.timers.add(now, Timer::RetainedSweep);
@@ -258,6 +265,9 @@ impl<T: Transport> Worker<T> {
         }
         // Before the flush, as other workers can begin with it; and after, for what that caused.
         self.post_mail();
+        if self.dirty.len() > FLUSHES_ALONE {
+            self.wake_unheard();
+        }
         self.flush_dirty();
         self.run_shutdown();
         if has_log {

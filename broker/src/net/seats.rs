@@ -1,0 +1,66 @@
+//! Where workers sit. Each has a thread of its own, which has it in its hands but for the time it
+//! sleeps. Another worker's thread that has posted to it, and has nothing else to do, takes its place
+//! for a turn: to wake a thread for one message costs more than the message does, and most of the
+//! time it takes to arrive.
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::TcpTransport;
+use crate::clock::Clock;
+use crate::worker::Worker;
+use dunlin_queue::Time;
+
+/// A worker, and how long its thread is going to sleep.
+pub struct Seat {
+    /// The worker.
+    pub worker: Worker<TcpTransport>,
+    /// Its thread wakes up by itself at this time.
+    pub sleeps_until: Time,
+}
+
+/// The workers of a broker.
+pub struct Seats {
+    seats: Vec<Mutex<Seat>>,
+}
+
+impl Seats {
+    /// For all workers of a broker, in their order.
+    #[must_use]
+    pub fn new(workers: impl IntoIterator<Item = Worker<TcpTransport>>) -> Self {
+        let seat = |worker| Mutex::new(Seat { worker, sleeps_until: Time::default() });
+        Self { seats: workers.into_iter().map(seat).collect() }
+    }
+
+    /// Takes a worker into the hands of its own thread.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    pub fn sit_down(&self, index: usize) -> MutexGuard<'_, Seat> {
+        self.seats[index].lock()
+    }
+
+    /// After a turn of `worker`: sees to it that what it has posted to others is worked off. With
+    /// nothing else to do it does that itself.
+    pub fn hear(&self, worker: &mut Worker<TcpTransport>, is_busy: bool, clock: Clock) {
+        if is_busy {
+            return worker.wake_unheard();
+        }
+        for sleeper in worker.take_unheard() {
+            if !self.stand_in(sleeper, clock) {
+                worker.wake(sleeper);
+            }
+        }
+    }
+
+    /// Has a turn for a worker whose thread sleeps. `false` when it has to be woken: it is not
+    /// asleep after all, or has more to do, or earlier than it knows.
+    fn stand_in(&self, sleeper: usize, clock: Clock) -> bool {
+        let Some(mut seat) = self.seats[sleeper].try_lock() else { return false };
+        let is_busy = seat.worker.turn(clock.now());
+        seat.worker.wake_unheard();
+        let sleeps_on = !is_busy
+            && !seat.worker.is_finished()
+            && seat.worker.next_deadline() >= seat.sleeps_until;
+        sleeps_on && seat.worker.fall_asleep()
+    }
+}
