@@ -97,3 +97,17 @@ fn a_queue_at_level_memory_goes_on() {
         verb(&mut sim, &worker, "$queue/fast/$ack", &[("message-id", &id), ("group-id", "g")]);
     assert_eq!(answer, "PUBACK 9");
 }
+
+#[test]
+fn what_was_to_be_synced_some_time_is_not_waited_for_any_more() {
+    let mut sim = durable(1, with_options(&[("durability.level", "interval")]));
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    sim.disk().fail_syncs_after(0);
+    // More than a segment of the log, which is synced when the next one begins.
+    for id in 1..20 {
+        publish(&mut sim, &publisher, "$queue/jobs/k", &"x".repeat(1000), id);
+    }
+    assert!(publisher.is_closed(), "it has failed");
+    // Nothing stays due.
+    sim.advance_ms(5000);
+}

@@ -180,6 +180,7 @@ impl<B: Backend> Writer<B> {
             Err(error) => {
                 tracing::error!(%error, "THE LOG HAS FAILED: nothing is safe from here on");
                 self.port.set_state(LogState::Failed);
+                self.discard();
             }
         }
         self.judge_space(now);
@@ -305,8 +306,10 @@ impl<B: Backend> Writer<B> {
         self.port.figures.segments.store(segments, Ordering::Relaxed);
     }
 
-    /// After a failure: what is submitted goes nowhere.
+    /// After a failure: what is submitted goes nowhere, and what was written is not synced any
+    /// more, so that nothing is due: whoever waits for that would wake up in vain for ever.
     fn discard(&mut self) {
+        self.sync_at = Time::NEVER;
         while let Some(submission) = self.port.take() {
             self.port.give_back(submission.frame);
         }
