@@ -27,6 +27,7 @@ mod qos2;
 mod queue_figures;
 mod queue_hostile;
 mod queue_joining;
+mod queue_late;
 mod queue_leaving;
 mod queue_limits;
 mod queue_recovery;

@@ -35,6 +35,15 @@ enum Asked {
     Extended(Place, Time),
 }
 
+/// An acknowledgement of a delivery.
+#[derive(Debug)]
+struct Acknowledged {
+    place: Place,
+    at: Time,
+    /// It certainly settles: safe as soon as the broker is at rest.
+    is_sure: bool,
+}
+
 /// A client that consumes one queue at a time.
 #[derive(Debug)]
 pub(super) struct Consumer {
@@ -47,8 +56,8 @@ pub(super) struct Consumer {
     has: VecDeque<Delivery>,
     /// Verbs that wait for PUBACK.
     asked: BTreeMap<u16, Asked>,
-    /// What was settled by an acknowledgement, and when: safe as soon as the broker is at rest.
-    acknowledged: Vec<(Place, Time)>,
+    /// What an acknowledgement was sent for since the broker was at rest.
+    acknowledged: Vec<Acknowledged>,
     next_id: u16,
 }
 
@@ -142,10 +151,12 @@ impl Consumer {
 
     /// Whether something is under way about a message, which may be meant for this delivery too.
     fn has_asked(&self, place: &Place) -> bool {
-        self.asked.values().any(|asked| match asked {
-            Asked::Done(of) | Asked::Rejected(of) | Asked::PutOff(of, _) => of == place,
-            Asked::Extended(..) => false,
-        })
+        let mut acknowledged = self.acknowledged.iter().map(|acknowledged| &acknowledged.place);
+        acknowledged.any(|of| of == place)
+            || self.asked.values().any(|asked| match asked {
+                Asked::Done(of) | Asked::Rejected(of) | Asked::PutOff(of, _) => of == place,
+                Asked::Extended(..) => false,
+            })
     }
 
     fn on_answer(&mut self, text: &str, audit: &mut Audit) {
@@ -215,10 +226,11 @@ impl Consumer {
         let id = delivery.packet_id;
         client.write(if self.manner == Manner::AutoTwice { pubrec(id) } else { puback(id) });
         let place = self.place(delivery);
-        if audit.work.is_leased(self.number, &place, id, now) {
-            audit.work.give_up(self.number, &place);
-            self.acknowledged.push((place, now));
-        }
+        let is_sure = audit.work.is_leased(self.number, &place, id, now);
+        // Late for its own lease it settles the next one, if that is this consumer's: what is done
+        // is the message, by whichever delivery. So what others get from here on is no breach.
+        audit.work.give_up(self.number, &place);
+        self.acknowledged.push(Acknowledged { place, at: now, is_sure });
     }
 
     fn say(&mut self, delivery: Delivery, now: Time, random: &mut Random, audit: &mut Audit) {
@@ -257,8 +269,8 @@ impl Consumer {
 
     /// The broker is at rest: what was acknowledged at this moment is safe.
     pub(super) fn rest(&mut self, now: Time, audit: &mut Audit) {
-        for (place, at) in self.acknowledged.drain(..) {
-            if at == now && !audit.may_close && !place.1.is_empty() {
+        for Acknowledged { place, at, is_sure } in self.acknowledged.drain(..) {
+            if is_sure && at == now && !audit.may_close && !place.1.is_empty() {
                 audit.work.acknowledge(place);
             }
         }
