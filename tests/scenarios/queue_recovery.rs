@@ -459,3 +459,35 @@ fn what_is_still_to_be_read_for_a_consumer_that_leaves_was_no_attempt() {
     let attempts: Vec<_> = came.iter().map(|text| user_property(text, "attempt")).collect();
     assert_eq!(attempts, ["2"]);
 }
+
+/// A queue that has been started with its first message left, and the one behind settled before;
+/// when the first is settled too, two more come.
+fn settled_last_before_the_start(settings: &Settings) -> (Sim, Client) {
+    let mut sim = durable(1, settings.clone());
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    let worker = consumer(&mut sim, "w", "$queue/jobs", AUTO);
+    (1..=2).for_each(|id| publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id));
+    worker.send(&mut sim, puback(2));
+    let mut sim = Sim::with_disk(1, settings.clone(), sim.shut_down(), 7);
+    let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+    assert_eq!(drain(&mut sim, &worker, came), ["1"]);
+    worker.drop_connection(&mut sim);
+    let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+    (3..=4).for_each(|id| publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id));
+    assert_eq!(publisher.take(), ["PUBACK 3", "PUBACK 4"]);
+    (sim, publisher)
+}
+
+#[test]
+fn what_is_oldest_goes_also_where_the_last_messages_before_a_start_were_settled() {
+    let full = with_queue("jobs partitions=1 messages=2 full=drop-oldest");
+    let (mut sim, publisher) = settled_last_before_the_start(&full);
+    publish(&mut sim, &publisher, "$queue/jobs/k", "5", 5);
+    let (worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+    assert_eq!(drain(&mut sim, &worker, came), ["4", "5"]);
+    let old = with_queue("jobs partitions=1 age=1h");
+    let (mut sim, _publisher) = settled_last_before_the_start(&old);
+    sim.advance_s(3601);
+    let (_worker, came) = consumer_of(&mut sim, "w", "$queue/jobs", AUTO);
+    assert!(came.is_empty(), "{came:?}");
+}

@@ -104,6 +104,13 @@ impl Chunk {
         self.holes[word] & mask != 0
     }
 
+    /// Whether there is a message at `offset`, one of the chunk's: behind its last one is none, and
+    /// no hole either.
+    #[inline]
+    pub(crate) fn has(&self, offset: u64) -> bool {
+        offset % CHUNK_LEN < u64::from(self.len) && !self.is_hole(offset)
+    }
+
     /// Whether a message with one of these priorities may be left in it.
     #[inline]
     pub(crate) fn may_have(&self, priorities: u16) -> bool {

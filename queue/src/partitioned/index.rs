@@ -97,8 +97,7 @@ impl Index {
     /// Whether there is no message, or none any more.
     #[inline]
     pub(crate) fn is_hole(&self, offset: u64) -> bool {
-        self.chunk(offset / CHUNK_LEN)
-            .is_none_or(|chunk| offset % CHUNK_LEN >= u64::from(chunk.len) || chunk.is_hole(offset))
+        self.chunk(offset / CHUNK_LEN).is_none_or(|chunk| !chunk.has(offset))
     }
 
     /// Says where a message is. One in a chunk that is away keeps its old place.
@@ -150,7 +149,8 @@ impl Index {
                 Some(chunk) if chunk.live == 0 && chunk.is_full() => {
                     start = (start / CHUNK_LEN + 1) * CHUNK_LEN;
                 }
-                Some(chunk) if !chunk.is_hole(start) => break,
+                Some(chunk) if chunk.has(start) => break,
+                // Also what was settled behind the last message there was at a start.
                 _ => start += 1,
             }
         }

@@ -232,6 +232,7 @@ impl Queue {
     pub(crate) fn drop_front(&mut self, partition: u16, cx: &mut Context<'_>) {
         let home = &self.partitions[usize::from(partition)];
         let start = home.start();
+        debug_assert!(!home.is_hole(start), "nothing goes, and whoever needs room tries for ever");
         let chunk = home.waiting.as_ref().and_then(|it| it.index.chunk(start / CHUNK_LEN));
         let is_whole = chunk.is_some_and(|chunk| {
             chunk.is_away() || (self.config.mode == Mode::Stream && chunk.is_full())
