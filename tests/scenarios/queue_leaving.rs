@@ -7,6 +7,7 @@ use crate::queues::{consumer, heads, subscribe, user_property, with_queue};
 
 const QUEUE: &str = "$queue/jobs";
 const GROUP: [(&str, &str); 1] = [("consumer-group", "g")];
+const AUTO: [(&str, &str); 2] = [("consumer-group", "g"), ("settle", "auto")];
 /// More batches of mail than a worker takes in one turn.
 const ON_THE_WAY: u16 = 8;
 
@@ -156,6 +157,23 @@ fn what_a_consumer_was_not_sent_when_it_unsubscribes_goes_to_others_and_was_no_a
         let came = other.take();
         let attempts: Vec<_> = came.iter().map(|text| user_property(text, "attempt")).collect();
         assert_eq!(attempts, ["2", "1", "1", "1"], "{workers}: {came:?}");
+    }
+}
+
+#[test]
+fn what_a_consumer_acknowledged_right_before_it_unsubscribes_is_settled() {
+    for workers in [1, 2, 3] {
+        let mut sim = Sim::new(workers, with_queue("jobs partitions=1"));
+        let leaver = consumer(&mut sim, "leaver", QUEUE, &AUTO);
+        let other = consumer(&mut sim, "other", QUEUE, &AUTO);
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        publisher.send(&mut sim, Publishing::q1(QUEUE, "m1", 1).v5());
+        assert_eq!(leaver.take().len(), 1);
+        leaver.write(puback(1));
+        leaver.send(&mut sim, unsubscribe(7, &[QUEUE]));
+        assert_eq!(leaver.take(), ["UNSUBACK 7 [00]"]);
+        assert_eq!(heads(&other), Vec::<String>::new(), "{workers}");
+        assert_eq!(sim.messages_held(), 0, "{workers}");
     }
 }
 

@@ -225,8 +225,6 @@ impl<T: Transport> Worker<T> {
         };
         let unsent = sessions.get_mut(session).session.take_unsent(pool, is_its);
         self.answer_unsent(unsent);
-        // Before its home ends the membership, as what was not sent is no attempt.
-        self.send_queue_answers();
     }
 
     fn answer_unsent(&mut self, unsent: Vec<Entry>) {
@@ -239,6 +237,9 @@ impl<T: Transport> Worker<T> {
 
     fn leave_queue(&mut self, session: SessionId, consumer: &Consumer, is_final: bool) {
         let Some(to) = consumer.to() else { return };
+        // Before its home ends the membership: what was acknowledged is settled, and what was not
+        // sent is no attempt.
+        self.send_queue_answers();
         let home = self.queue_home(to.queue);
         let is_final = is_final && consumer.flags & TEMPORARY != 0;
         let leave = QueueLeave {
@@ -300,7 +301,6 @@ impl<T: Transport> Worker<T> {
             // Nobody is to blame for what is not answered now.
             return;
         }
-        self.send_queue_answers();
         for consumer in all.unwrap_or_default().into_iter().chain(replaced) {
             self.leave_queue(session, &consumer, is_final);
         }
