@@ -11,7 +11,12 @@ use super::delivery::{Delivery, answer};
 use super::scene::QueueSpec;
 use super::{LEASE_MS, LONER};
 use crate::simulate::random::Random;
-use crate::{Client, Connecting, Publishing, Sim, Subscribing, puback, pubcomp, pubrec};
+use crate::{
+    Client, Connecting, Publishing, Sim, Subscribing, puback, pubcomp, pubrec, unsubscribe,
+};
+
+/// The packet identifier of UNSUBSCRIBE.
+const LEAVING_ID: u16 = 60_001;
 
 /// How a consumer says that it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,15 @@ struct Acknowledged {
     is_sure: bool,
 }
 
+/// What a client that is connected has to do with its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Consuming,
+    /// It has sent UNSUBSCRIBE: what comes until UNSUBACK is others' soon.
+    Leaving,
+    Left,
+}
+
 /// A client that consumes one queue at a time.
 #[derive(Debug)]
 pub(super) struct Consumer {
@@ -52,6 +66,7 @@ pub(super) struct Consumer {
     client: Option<Client>,
     queue: String,
     manner: Manner,
+    stage: Stage,
     /// What it has not settled.
     has: VecDeque<Delivery>,
     /// Verbs that wait for PUBACK.
@@ -94,6 +109,7 @@ impl Consumer {
             client: None,
             queue: String::new(),
             manner: Manner::Auto,
+            stage: Stage::Consuming,
             has: VecDeque::new(),
             asked: BTreeMap::new(),
             acknowledged: Vec::new(),
@@ -118,7 +134,13 @@ impl Consumer {
         manner: Manner,
         audit: &mut Audit,
     ) -> Result<(), String> {
-        self.drop_connection(sim, audit)?;
+        let goes_on = self.stage == Stage::Left
+            && manner != Manner::Old
+            && self.client.as_ref().is_some_and(|client| !client.is_closed());
+        if !goes_on {
+            self.drop_connection(sim, audit)?;
+        }
+        self.stage = Stage::Consuming;
         audit.work.hear(self.number, sim.now());
         let name = format!("c{}", self.number);
         let filter = spec.filter();
@@ -138,7 +160,8 @@ impl Consumer {
             self.client = Some(client);
             return Ok(());
         }
-        let client = Client::connect(sim, &Connecting::v5(&name));
+        let known = self.client.take();
+        let client = known.unwrap_or_else(|| Client::connect(sim, &Connecting::v5(&name)));
         let settle = if manner == Manner::Verbs { "manual" } else { "auto" };
         let qos = if manner == Manner::AutoTwice { 2 } else { 1 };
         let subscribing = Subscribing::to(&filter, qos)
@@ -147,6 +170,33 @@ impl Consumer {
         client.write(subscribing.v5());
         self.client = Some(client);
         Ok(())
+    }
+
+    /// Consumes no longer, and stays connected; what it has is others'.
+    pub(super) fn leave(&mut self, queues: &[QueueSpec], is_late: bool, audit: &mut Audit) {
+        let Some(client) = &self.client else { return };
+        // A session that goes on would end its group.
+        if self.manner == Manner::Old || self.group == LONER || self.stage != Stage::Consuming {
+            return;
+        }
+        let queue = queues.iter().find(|spec| spec.name == self.queue);
+        let filter = queue.expect("a queue").filter();
+        client.write(unsubscribe(LEAVING_ID, &[&filter]));
+        // What the broker has on the way to it may count as an attempt.
+        audit.dropped(self.group);
+        self.stage = Stage::Leaving;
+        for delivery in std::mem::take(&mut self.has) {
+            audit.work.give_up(self.number, &self.place(&delivery));
+            if is_late && self.manner != Manner::Verbs {
+                self.answer(delivery.packet_id);
+            }
+        }
+    }
+
+    fn answer(&self, id: u16) {
+        if let Some(client) = &self.client {
+            client.write(if self.manner == Manner::AutoTwice { pubrec(id) } else { puback(id) });
+        }
     }
 
     /// Whether something is under way about a message, which may be meant for this delivery too.
@@ -187,7 +237,18 @@ impl Consumer {
                 client.write(pubcomp(id));
                 has_answered = true;
             }
+            if text.starts_with("UNSUBACK") {
+                self.stage = Stage::Left;
+            }
             let Some(delivery) = Delivery::parse(text) else { continue };
+            match self.stage {
+                Stage::Consuming => {}
+                Stage::Leaving => {
+                    audit.work.lose(self.group, &delivery)?;
+                    continue;
+                }
+                Stage::Left => return Err(format!("it consumes nothing, and gets {text}")),
+            }
             audit.receive(self.number, self.group, &delivery, now)?;
             if self.manner == Manner::Verbs {
                 client.write(puback(delivery.packet_id));
@@ -222,9 +283,8 @@ impl Consumer {
     }
 
     fn acknowledge(&mut self, delivery: &Delivery, now: Time, audit: &mut Audit) {
-        let Some(client) = &self.client else { return };
         let id = delivery.packet_id;
-        client.write(if self.manner == Manner::AutoTwice { pubrec(id) } else { puback(id) });
+        self.answer(id);
         let place = self.place(delivery);
         let is_sure = audit.work.is_leased(self.number, &place, id, now);
         // Late for its own lease it settles the next one, if that is this consumer's: what is done

@@ -4,8 +4,9 @@
 //! captures ordinary topics; a stream. Publishers at QoS 1 and 2, groups of consumers that settle
 //! by verbs, by PUBACK or by PUBREC, of 5.0 and 3.1.1; readers of the stream that commit in both
 //! ways and replay; undertakers that consume dead letters or put them back. Leases that end,
-//! connections that drop, power cuts between any two steps of the log, graceful restarts with more
-//! partitions, a disk that is full or fails, memory too small for anything.
+//! consumers that unsubscribe and stay, connections that drop, power cuts between any two steps of
+//! the log, graceful restarts with more partitions, a disk that is full or fails, memory too small
+//! for anything.
 //!
 //! What is held against the broker is at each of the auditors:
 //!

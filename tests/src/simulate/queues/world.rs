@@ -212,6 +212,10 @@ impl World {
 
     fn drop_somebody(&mut self) -> Result<(), String> {
         let at = self.random.below(CONSUMERS + READERS);
+        if at < CONSUMERS && self.random.percent(50) {
+            self.leave(at);
+            return Ok(());
+        }
         self.note(|| format!("consumer or reader {at} drops"));
         let Self { sim, consumers, readers, audit, .. } = self;
         let sim = sim.as_mut().expect("it runs");
@@ -219,6 +223,13 @@ impl World {
             Some(consumer) => consumer.drop_connection(sim, audit),
             None => readers[at - CONSUMERS].drop_connection(sim, audit),
         }
+    }
+
+    fn leave(&mut self, at: usize) {
+        let is_late = self.random.percent(50);
+        self.note(|| format!("consumer {at} unsubscribes, and answers then: {is_late}"));
+        let Self { consumers, scene, audit, .. } = self;
+        consumers[at].leave(&scene.queues, is_late, audit);
     }
 
     fn read(&mut self) -> Result<(), String> {
