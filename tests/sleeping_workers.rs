@@ -1,6 +1,8 @@
 //! Workers that sleep, and messages for them from others: nothing else wakes them here, so what nobody
 //! sees to never arrives.
 
+#![allow(clippy::disallowed_methods)] // a program has its own clock
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

@@ -5,9 +5,11 @@
 //! CPU is that of the process, user and system; on loopback it includes the receiver's half of TCP
 //! in both. The sender has the first core, those who read the second.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dunlin_packets::{
@@ -16,6 +18,7 @@ use dunlin_packets::{
 };
 
 use rustix::thread::{CpuSet, sched_setaffinity};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::AgainstSendArgs;
 use crate::limits;
@@ -78,6 +81,7 @@ fn pin(core: usize) {
 fn measure(
     process: &Process,
     args: &AgainstSendArgs,
+    is_over: &AtomicBool,
     mut round: impl FnMut() -> io::Result<()>,
 ) -> io::Result<f64> {
     for _ in 0..50 {
@@ -87,6 +91,9 @@ fn measure(
     let (mut deliveries, mut used) = (0, 0.0);
     // The process's own CPU time is the clock: what else the machine does matters little.
     while used < args.seconds {
+        if is_over.load(Ordering::SeqCst) {
+            return Err(io::Error::new(ErrorKind::Interrupted, "told to end"));
+        }
         for _ in 0..20 {
             round()?;
             deliveries += args.subscribers * args.burst;
@@ -151,7 +158,7 @@ fn shape(qos: QoS) -> Option<FrameShape> {
     (qos == QoS::AtLeastOnce).then_some(shape)
 }
 
-fn through_broker(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
+fn through_broker(args: &AgainstSendArgs, is_over: &AtomicBool, qos: QoS) -> io::Result<f64> {
     let broker =
         Sender::start("dunlin", &["--listen", "127.0.0.1:0", "--workers", "1", "--data-dir", ""])?;
     let mut receivers = Receivers::connect(broker.port, args.subscribers, |number, stream| {
@@ -162,7 +169,7 @@ fn through_broker(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
     publisher.set_nodelay(true)?;
     connect("publisher", &mut publisher)?;
     let (burst, shape) = (publish(args.burst, qos), shape(qos));
-    measure(&broker.process, args, || {
+    measure(&broker.process, args, is_over, || {
         publisher.write_all(&burst)?;
         receivers.receive(args.subscribers * burst.len(), shape)?;
         match shape {
@@ -172,7 +179,7 @@ fn through_broker(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
     })
 }
 
-fn through_bare_sender(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
+fn through_bare_sender(args: &AgainstSendArgs, is_over: &AtomicBool, qos: QoS) -> io::Result<f64> {
     let (subscribers, burst) = (args.subscribers.to_string(), args.burst.to_string());
     let bits = (qos as u8).to_string();
     let options = ["bare-sender", "--subscribers", &subscribers, "--burst", &burst, "--qos", &bits];
@@ -181,7 +188,7 @@ fn through_bare_sender(args: &AgainstSendArgs, qos: QoS) -> io::Result<f64> {
     let mut trigger =
         sender.child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the sender"))?;
     let bytes = args.subscribers * publish(args.burst, qos).len();
-    measure(&sender.process, args, || {
+    measure(&sender.process, args, is_over, || {
         trigger.write_all(b"x")?;
         receivers.receive(bytes, shape(qos))
     })
@@ -196,23 +203,28 @@ pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
             args.subscribers
         )));
     }
+    // So that the processes it has started end with it.
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
+    }
     let (subscribers, burst) = (args.subscribers, args.burst);
     println!("fan-out 1 -> {subscribers}, QoS {}, {burst} frames per write", args.qos);
     let mut ratios = match args.qos {
-        0 => against_send(args)?,
-        _ => against_qos_0(args)?,
+        0 => against_send(args, &is_over)?,
+        _ => against_qos_0(args, &is_over)?,
     };
     ratios.sort_by(f64::total_cmp);
     println!("median ratio {:.3}", ratios[ratios.len() / 2]);
     Ok(())
 }
 
-fn against_send(args: &AgainstSendArgs) -> io::Result<Vec<f64>> {
+fn against_send(args: &AgainstSendArgs, is_over: &AtomicBool) -> io::Result<Vec<f64>> {
     println!("{:>12} {:>12} {:>8}", "broker us", "send() us", "ratio");
     let mut ratios = Vec::new();
     for _ in 0..args.rounds {
-        let broker = through_broker(args, QoS::AtMostOnce)?;
-        let bare = through_bare_sender(args, QoS::AtMostOnce)?;
+        let broker = through_broker(args, is_over, QoS::AtMostOnce)?;
+        let bare = through_bare_sender(args, is_over, QoS::AtMostOnce)?;
         println!("{broker:>12.3} {bare:>12.3} {:>8.3}", broker / bare);
         ratios.push(broker / bare);
     }
@@ -220,14 +232,15 @@ fn against_send(args: &AgainstSendArgs) -> io::Result<Vec<f64>> {
 }
 
 /// What a delivery at QoS 1 costs, less the system calls of its acknowledgement, to one at QoS 0.
-fn against_qos_0(args: &AgainstSendArgs) -> io::Result<Vec<f64>> {
+fn against_qos_0(args: &AgainstSendArgs, is_over: &AtomicBool) -> io::Result<Vec<f64>> {
     println!("{:>12} {:>12} {:>12} {:>8}", "QoS 1 us", "QoS 0 us", "ack us", "ratio");
     let mut ratios = Vec::new();
     for _ in 0..args.rounds {
         let [zero, one] = [QoS::AtMostOnce, QoS::AtLeastOnce];
-        let (broker_0, broker_1) = (through_broker(args, zero)?, through_broker(args, one)?);
-        let bare_1 = through_bare_sender(args, one)?;
-        let ack = bare_1 - through_bare_sender(args, zero)?;
+        let (broker_0, broker_1) =
+            (through_broker(args, is_over, zero)?, through_broker(args, is_over, one)?);
+        let bare_1 = through_bare_sender(args, is_over, one)?;
+        let ack = bare_1 - through_bare_sender(args, is_over, zero)?;
         let ratio = (broker_1 - ack) / broker_0;
         println!("{broker_1:>12.3} {broker_0:>12.3} {ack:>12.3} {ratio:>8.3}");
         ratios.push(ratio);
