@@ -1,7 +1,7 @@
 //! Where workers sit. Each has a thread of its own, which has it in its hands but for the time it
-//! sleeps. Another worker's thread that has posted to it, and has nothing else to do, takes its place
-//! for a turn: to wake a thread for one message costs more than the message does, and most of the
-//! time it takes to arrive.
+//! sleeps. Another worker's thread that has posted to it, and has nothing else to do, takes its
+//! place for a turn: to wake a thread for one message costs more than the message does, and is most
+//! of the time it takes to arrive.
 
 use parking_lot::{Mutex, MutexGuard};
 

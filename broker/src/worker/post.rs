@@ -1,5 +1,5 @@
-//! Mail out, and who has to be woken for it. A worker that posts to one that sleeps wakes it, or works
-//! its mail off for it (`net::seats`).
+//! Mail out, and who has to be woken for it. A worker that posts to one that sleeps wakes it, or
+//! works its mail off for it (`net::seats`).
 
 use dunlin_queue::mailbox::Posted;
 
