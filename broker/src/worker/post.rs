@@ -42,8 +42,12 @@ impl<T: Transport> Worker<T> {
     /// Workers that sleep and have mail from this one: after a turn they are to be woken, or their
     /// mail worked off for them.
     pub fn take_unheard(&mut self) -> impl Iterator<Item = usize> + use<T> {
-        let unheard = std::mem::take(&mut self.unheard);
-        (0..u64::BITS as usize).filter(move |worker| unheard & 1 << worker != 0)
+        let mut unheard = std::mem::take(&mut self.unheard);
+        std::iter::from_fn(move || {
+            let first = (unheard != 0).then(|| unheard.trailing_zeros() as usize)?;
+            unheard &= unheard - 1;
+            Some(first)
+        })
     }
 
     /// Wakes those that have mail from this worker.
