@@ -5,9 +5,10 @@
 use dunlin_packets::{PacketId, QoS, Version};
 use dunlin_queue::{Likeness, MessagePool, Time};
 
+use crate::link::Link;
 use crate::outbound::{COPIED_PAYLOAD_MAX, encode};
 use crate::session::State;
-use crate::{Context, Session};
+use crate::{Context, Limits, Session};
 
 /// Messages composed at a time. A queue with more is drained one by one.
 const MESSAGES_MAX: usize = 256;
@@ -52,7 +53,7 @@ impl Alike {
     #[must_use]
     pub fn bytes_for(&mut self, first_id: Option<PacketId>) -> &[u8] {
         if let Some(first) = first_id {
-            for (id, &place) in (first.get()..).zip(&self.id_places) {
+            for (id, &place) in (first.get()..=u16::MAX).zip(&self.id_places) {
                 self.bytes[place..place + 2].copy_from_slice(&id.to_be_bytes());
             }
         }
@@ -70,16 +71,29 @@ impl Alike {
 }
 
 impl Session {
-    /// Whether what waits may be what others wait for: a quick look.
+    /// Whether what waits may be what others wait for, and may all be sent: a quick look.
     #[inline(always)]
     #[must_use]
-    pub fn may_be_alike(&self) -> bool {
+    pub fn may_be_alike(&self, limits: &Limits) -> bool {
         let State::Online(link) = &self.state else { return false };
-        // What outlives a crash is written down one by one.
-        let qos_max = if link.is_durable { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        !link.resends
-            && link.topic_alias_maximum == 0
-            && self.queue.front().is_some_and(|entry| entry.qos <= qos_max)
+        let Some(entry) = self.queue.front() else { return false };
+        if link.resends || link.topic_alias_maximum != 0 {
+            return false;
+        }
+        match entry.qos {
+            QoS::AtMostOnce => true,
+            // What outlives a crash is written down one by one.
+            QoS::AtLeastOnce => !link.is_durable && self.has_room_for_all(link, limits),
+            QoS::ExactlyOnce => false,
+        }
+    }
+
+    /// Whether everything that waits can be in flight.
+    fn has_room_for_all(&self, link: &Link, limits: &Limits) -> bool {
+        let (count, window) = (self.queue.len(), &self.window);
+        window.counted() + count <= usize::from(link.receive_maximum)
+            && window.len() + count <= limits.in_flight_max
+            && window.bytes() + self.queue.bytes() <= limits.in_flight_bytes_max
     }
 
     /// Takes everything that waits, if it is what is in `alike` already; with `None` nothing has
@@ -89,27 +103,23 @@ impl Session {
         let State::Online(link) = &self.state else { return None };
         // No packet is larger than all together.
         let fits = alike.bytes.len() <= link.packet_bytes_max as usize;
-        debug_assert!(self.may_be_alike());
+        debug_assert!(self.may_be_alike(cx.limits));
         if !fits || !alike.holds(link.version, cx.pool, self) {
             return None;
         }
         if alike.id_places.is_empty() {
             return Some(Share { count: self.queue.clear(cx.pool), first_id: None });
         }
-        self.put_in_flight(cx)
+        self.put_in_flight()
     }
 
-    /// Puts everything that waits in flight, if the window has room for it.
+    /// Puts everything that waits in flight; the window has room for it.
     #[inline(never)]
-    fn put_in_flight(&mut self, cx: &Context<'_>) -> Option<Share> {
-        let State::Online(link) = &self.state else { return None };
-        let (count, window) = (self.queue.len(), &mut self.window);
-        let has_room = window.counted() + count <= usize::from(link.receive_maximum)
-            && window.len() + count <= cx.limits.in_flight_max
-            && window.bytes() + self.queue.bytes() <= cx.limits.in_flight_bytes_max;
-        let first = has_room.then(|| window.next_run(count)).flatten()?;
+    fn put_in_flight(&mut self) -> Option<Share> {
+        let count = self.queue.len();
+        let first = self.window.next_run(count)?;
         let (entries, bytes) = self.queue.take_all();
-        window.push_run(first, entries, bytes);
+        self.window.push_run(first, entries, bytes);
         Some(Share { count, first_id: Some(first) })
     }
 
@@ -170,4 +180,16 @@ fn packet_id_at(packet: &[u8], topic_len: usize) -> usize {
     let goes_on = |&byte: &&u8| byte & 0x80 != 0;
     let length_bytes = 1 + packet[1..].iter().take_while(goes_on).count();
     1 + length_bytes + 2 + topic_len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_packet_identifiers_are_put_in_as_all_others() {
+        let mut alike = Alike { id_places: vec![0, 3], bytes: vec![0; 5], ..Alike::default() };
+        assert_eq!(alike.bytes_for(PacketId::new(u16::MAX - 2)), [255, 253, 0, 255, 254]);
+        assert_eq!(alike.bytes_for(PacketId::new(u16::MAX - 1)), [255, 254, 0, 255, 255]);
+    }
 }

@@ -203,7 +203,7 @@ impl Model {
     fn poll_alike(&mut self) {
         let Self { session, pool, limits, now, alike, .. } = self;
         let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
-        if !session.may_be_alike() {
+        if !session.may_be_alike(limits) {
             return;
         }
         let waits = session.queue().len();

@@ -45,10 +45,12 @@ impl Seats {
         if is_busy {
             return worker.wake_unheard();
         }
-        for sleeper in worker.take_unheard() {
-            if !self.stand_in(sleeper, clock) {
-                worker.wake(sleeper);
-            }
+        let mut sleepers = worker.take_unheard();
+        let Some(first) = sleepers.next() else { return };
+        // Several are to work beside each other.
+        sleepers.for_each(|sleeper| worker.wake(sleeper));
+        if !self.stand_in(first, clock) {
+            worker.wake(first);
         }
     }
 
@@ -56,7 +58,13 @@ impl Seats {
     /// asleep after all, or has more to do, or earlier than it knows.
     fn stand_in(&self, sleeper: usize, clock: Clock) -> bool {
         let Some(mut seat) = self.seats[sleeper].try_lock() else { return false };
-        let is_busy = seat.worker.turn(clock.now());
+        let now = clock.now();
+        // Timers are not to run before its own thread has seen what is in its sockets: a client
+        // that has sent something is not silent.
+        if now >= seat.sleeps_until || seat.worker.is_finished() {
+            return false;
+        }
+        let is_busy = seat.worker.turn(now);
         seat.worker.wake_unheard();
         let sleeps_on = !is_busy
             && !seat.worker.is_finished()

@@ -57,7 +57,7 @@ impl<T: Transport> Worker<T> {
             return false;
         }
         let slot = self.sessions.get_mut(session);
-        if !slot.session.may_be_alike() {
+        if !slot.session.may_be_alike(&self.shared.settings.limits) {
             return false;
         }
         let limits = &self.shared.settings.limits;

@@ -28,12 +28,15 @@ impl<T: Transport> Worker<T> {
         let mut all_posted = true;
         for (to, outbox) in self.outboxes.iter_mut().enumerate() {
             let Some(outbox) = outbox else { continue };
-            let is_much = outbox.items() > MAIL_ALONE;
+            let (is_much, bit) = (outbox.items() > MAIL_ALONE, 1 << to);
             match outbox.post_quietly() {
-                Posted::Unheard if is_much => outbox.wake(),
-                Posted::Unheard => self.unheard |= 1 << to,
+                Posted::Unheard => self.unheard |= bit,
                 Posted::NoRoom => all_posted = false,
                 Posted::Done => {}
+            }
+            if is_much && self.unheard & bit != 0 {
+                self.unheard &= !bit;
+                outbox.wake();
             }
         }
         all_posted
