@@ -116,7 +116,11 @@ impl EventLoop {
             }
             let now = self.clock.now();
             self.accept(worker, now);
-            is_busy = worker.turn(now);
+            // Sleepers are heard before the own flush: of the two ends of a message, it is the
+            // subscriber that waits for it, and not the publisher for its acknowledgement.
+            is_busy = worker.begin_turn(now);
+            seats.hear(worker, is_busy, self.clock);
+            is_busy = worker.end_turn();
             seats.hear(worker, is_busy, self.clock);
         }
         seat.worker.close_inbox();

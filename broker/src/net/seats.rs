@@ -3,12 +3,12 @@
 //! place for a turn: to wake a thread for one message costs more than the message does, and is most
 //! of the time it takes to arrive.
 
+use dunlin_queue::Time;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::TcpTransport;
 use crate::clock::Clock;
 use crate::worker::Worker;
-use dunlin_queue::Time;
 
 /// A worker, and how long its thread is going to sleep.
 pub struct Seat {
@@ -39,8 +39,8 @@ impl Seats {
         self.seats[index].lock()
     }
 
-    /// After a turn of `worker`: sees to it that what it has posted to others is worked off. With
-    /// nothing else to do it does that itself.
+    /// After each half of a turn of `worker`: sees to it that what it has posted to others is
+    /// worked off. With little else to do it does that itself.
     pub fn hear(&self, worker: &mut Worker<TcpTransport>, is_busy: bool, clock: Clock) {
         if is_busy {
             return worker.wake_unheard();

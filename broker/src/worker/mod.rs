@@ -118,6 +118,8 @@ pub struct Worker<T: Transport> {
     dirty: VecDeque<ConnId>,
     /// How many of them, from the front, have not been flushed since the last input.
     unflushed: usize,
+    /// Connections or other workers had more than a bite for this turn.
+    has_more_input: bool,
     /// Connections to be ended because their queue was full.
     doomed: Vec<ConnId>,
     /// Connections that may go on with what they had sent before they were held back.
@@ -193,6 +195,7 @@ impl<T: Transport> Worker<T> {
             readable: VecDeque::new(),
             dirty: VecDeque::new(),
             unflushed: 0,
+            has_more_input: false,
             doomed: Vec::new(),
             resumed: Vec::new(),
             sessions: Sessions::default(),
@@ -249,10 +252,16 @@ impl<T: Transport> Worker<T> {
     /// Does everything there is to do at `now`, in bounded bites. Returns whether there is more to
     /// do at once.
     pub fn turn(&mut self, now: Time) -> bool {
+        self.begin_turn(now);
+        self.end_turn()
+    }
+
+    /// The first half of a turn: takes what has come in, and posts to other workers what is theirs.
+    /// Returns whether there is so much to do that they have to be woken for it.
+    pub fn begin_turn(&mut self, now: Time) -> bool {
         self.now = now;
-        let has_log = self.journal.is_some();
         self.collect_mail_that_came_home();
-        let more_input = if self.unflushed == 0 { self.take_input() } else { true };
+        self.has_more_input = if self.unflushed == 0 { self.take_input() } else { true };
         self.run_timers();
         if self.queues.is_busy {
             self.run_queues();
@@ -260,27 +269,33 @@ impl<T: Transport> Worker<T> {
         self.run_replays();
         self.run_shutdown();
         self.disconnect_doomed();
-        if has_log {
+        if self.journal.is_some() {
             self.submit_journal();
         }
-        // Before the flush, as other workers can begin with it; and after, for what that caused.
+        // Before the flush, as other workers can begin with it.
         self.post_mail();
-        if self.dirty.len() > FLUSHES_ALONE {
-            self.wake_unheard();
-        }
+        self.dirty.len() > FLUSHES_ALONE || self.has_more_to_do()
+    }
+
+    /// The second half: sends what there is to send. Returns whether there is more to do at once.
+    pub fn end_turn(&mut self) -> bool {
         self.flush_dirty();
         self.run_shutdown();
-        if has_log {
+        if self.journal.is_some() {
             self.finish_log_turn();
         }
+        // Once more, for what the flush caused.
         let all_posted = self.post_mail();
         // Not before the answers are on their way: a sender that is to be held back learns it
         // before it gets its credit.
         self.send_batches_home();
         self.shared.stats[self.index].publish(&mut self.counters, &self.pool);
-        more_input
-            || !all_posted && !self.shutdown.is_begun()
-            || !self.dirty.is_empty()
+        !all_posted && !self.shutdown.is_begun() || !self.dirty.is_empty() || self.has_more_to_do()
+    }
+
+    /// But for the connections that are to be flushed.
+    fn has_more_to_do(&self) -> bool {
+        self.has_more_input
             || !self.doomed.is_empty()
             || !self.is_out_of_credit && !self.resumed.is_empty()
             || self.replays.are_ready()
