@@ -84,7 +84,7 @@ CONF
         cat >"$work/aedes.mjs" <<JS
 import { createServer } from 'node:net'
 import { createRequire } from 'node:module'
-const { Aedes } = createRequire('$PWD/.tools/')('aedes')
+const { Aedes } = createRequire('$PWD/.tools/aedes/')('aedes')
 const broker = await Aedes.createBroker()
 createServer(broker.handle).listen($port, '127.0.0.1')
 JS

@@ -21,5 +21,6 @@ fi
 # Its lock file pins a crate that today's compiler refuses.
 [ -x .tools/bin/rumqttd ] || cargo install rumqttd --version 0.20.0 --root .tools --quiet
 
-[ -d .tools/node_modules/aedes ] ||
-    (cd .tools && npm install --silent --no-fund --no-audit --no-save aedes@1.2)
+# In a place of its own: npm takes away what else is where it installs.
+[ -d .tools/aedes/node_modules/aedes ] ||
+    npm install --prefix .tools/aedes --silent --no-fund --no-audit --no-save aedes@1.2

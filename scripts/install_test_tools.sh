@@ -19,7 +19,7 @@ fi
     .tools/python/bin/pip install --quiet 'paho-mqtt==2.1.0'
 
 [ -d .tools/node_modules/mqtt ] ||
-    (cd .tools && npm install --silent --no-fund --no-audit --no-save mqtt@5)
+    npm install --prefix .tools --silent --no-fund --no-audit --no-save mqtt@5
 
 command -v mosquitto_pub >/dev/null || {
     root=
