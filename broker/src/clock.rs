@@ -27,4 +27,10 @@ impl Clock {
     pub fn now(&self) -> Time {
         self.base.plus_millis(self.started.elapsed().as_millis() as u64)
     }
+
+    /// Microseconds since the clock was made.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
 }

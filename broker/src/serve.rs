@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 
 use crate::clock::Clock;
 use crate::config::{Config, ListenerConfig};
-use crate::net::{Bound, EventLoop, Seats, TcpTransport, bind};
+use crate::net::{Bound, Entrance, EventQueue, Seat, Seats, TcpTransport, bind, run};
 use crate::store::{Image, ImageShare, LogPort, RunningStore, StoreThreads, WriterOptions};
 use crate::worker::{Mail, ReadRequests, Shared, StatsTotal, Worker};
 
@@ -51,13 +51,11 @@ impl Broker {
         let keys = kept_keys.unwrap_or_else(Shared::random_keys);
         let settings = config.settings.clone();
         let shared = Arc::new(Shared::new(settings, workers, bound.len(), started, keys));
-        let loops = (0..workers)
-            .map(|_| EventLoop::new(Arc::clone(&shared), clock))
-            .collect::<io::Result<Vec<_>>>()?;
-        let inboxes = loops
+        let queues = (0..workers).map(|_| EventQueue::new()).collect::<io::Result<Vec<_>>>()?;
+        let inboxes = queues
             .iter()
             // The control thread sends as well, and the two of the store.
-            .map(|event_loop| Ok(Inbox::new(workers + 3, event_loop.waker()?)))
+            .map(|queue| Ok(Inbox::new(workers + 3, queue.waker()?)))
             .collect::<io::Result<Vec<Inbox<TcpMail>>>>()?;
         let outbox_to =
             |from: usize, inbox: &Inbox<TcpMail>| Worker::<TcpTransport>::outbox(from, inbox);
@@ -83,16 +81,16 @@ impl Broker {
         };
         let mut threads = Vec::new();
         let restored = Arc::new(Barrier::new(workers));
-        let transports = loops.iter().map(EventLoop::transport).collect::<io::Result<Vec<_>>>()?;
-        let parts = transports.into_iter().zip(inboxes).zip(outboxes).enumerate();
-        let seats = Arc::new(Seats::new(parts.map(|(index, ((transport, inbox), outboxes))| {
-            Worker::new(index, Arc::clone(&shared), transport, inbox, outboxes, started)
-        })));
-        for (index, mut event_loop) in loops.into_iter().enumerate() {
-            for (number, (listener, bound)) in bound.iter_mut().enumerate() {
-                let socket = bound.sockets.pop().expect("one socket for each worker");
-                event_loop.listen(socket, number as u16, listener.connections_max)?;
-            }
+        let parts = queues.into_iter().zip(inboxes).zip(outboxes).enumerate();
+        let places = parts.map(|(index, ((queue, inbox), outboxes))| {
+            let entrance = entrance(&queue, &mut bound, &shared)?;
+            let transport = queue.transport()?;
+            let shared = Arc::clone(&shared);
+            let worker = Worker::new(index, shared, transport, inbox, outboxes, started);
+            Ok((queue, Seat { worker, entrance }))
+        });
+        let seats = Arc::new(Seats::new(places.collect::<io::Result<Vec<_>>>()?, clock)?);
+        for index in 0..workers {
             let seats = Arc::clone(&seats);
             let kept = kept.get_mut(index).and_then(Option::take);
             let restored = Arc::clone(&restored);
@@ -102,7 +100,7 @@ impl Broker {
                 if let Some(kept) = kept {
                     kept.restore(&mut seats.sit_down(index).worker, &restored);
                 }
-                run_worker(event_loop, &seats, index)
+                run_worker(&seats, index)
             })?);
         }
         Ok(Self { shared, addresses, to_workers, store, threads })
@@ -143,10 +141,24 @@ impl Broker {
     }
 }
 
+/// The entrance of one more worker: a socket of each listener.
+fn entrance(
+    queue: &EventQueue,
+    bound: &mut [(ListenerConfig, Bound)],
+    shared: &Arc<Shared>,
+) -> io::Result<Entrance> {
+    let mut entrance = Entrance::new(Arc::clone(shared));
+    for (number, (listener, bound)) in bound.iter_mut().enumerate() {
+        let socket = bound.sockets.pop().expect("one socket for each worker");
+        queue.listen(&mut entrance, socket, (number as u16, listener.connections_max))?;
+    }
+    Ok(entrance)
+}
+
 /// Runs a worker to its end, which is that of the process if it is one by failure: the others would
 /// go on without it, and nobody would notice.
-fn run_worker(event_loop: EventLoop, seats: &Seats, index: usize) -> io::Result<()> {
-    let ended = event_loop.run(index, seats);
+fn run_worker(seats: &Seats, index: usize) -> io::Result<()> {
+    let ended = run(seats, index);
     if let Err(error) = &ended {
         tracing::error!(%error, worker = index, "A WORKER HAS FAILED");
         std::process::abort();

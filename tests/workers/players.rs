@@ -1,7 +1,4 @@
-//! Workers that sleep, and messages for them from others: nothing else wakes them here, so what nobody
-//! sees to never arrives.
-
-#![allow(clippy::disallowed_methods)] // a program has its own clock
+//! Clients that answer each other.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,10 +10,10 @@ use dunlin_tests::{Connecting, Publishing, Subscribing};
 const PAIRS: usize = 12;
 /// Much longer than any machine takes for all of it. A worker that nobody wakes is woken in the end,
 /// by a timer of its own.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One of two clients that answer each other.
-struct Player {
+pub(crate) struct Player {
     stream: TcpStream,
     deadline: Instant,
     /// What it sends, and what it is sent.
@@ -25,7 +22,7 @@ struct Player {
 }
 
 impl Player {
-    fn new(broker: &Running, pair: usize, own: &str, other: &str) -> Self {
+    pub(crate) fn new(broker: &Running, pair: usize, own: &str, other: &str) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", broker.port())).expect("it listens");
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -38,11 +35,11 @@ impl Player {
         Self { stream, deadline: Instant::now() + PATIENCE, call, answer }
     }
 
-    fn call(&mut self) {
+    pub(crate) fn call(&mut self) {
         self.stream.write_all(&self.call).expect("it reads");
     }
 
-    fn hear(&mut self) {
+    pub(crate) fn hear(&mut self) {
         let mut got = vec![0; self.answer.len()];
         self.stream.read_exact(&mut got).expect("the message of the other");
         assert_eq!(got, self.answer);
@@ -50,7 +47,7 @@ impl Player {
     }
 }
 
-fn play(pair: &mut [Player; 2], rounds: usize) {
+pub(crate) fn play(pair: &mut [Player; 2], rounds: usize) {
     let [one, other] = pair;
     for _ in 0..rounds {
         one.call();
@@ -61,33 +58,12 @@ fn play(pair: &mut [Player; 2], rounds: usize) {
 }
 
 /// Clients on whichever workers their names say.
-fn pairs(broker: &Running) -> Vec<[Player; 2]> {
+pub(crate) fn pairs(broker: &Running) -> Vec<[Player; 2]> {
     (0..PAIRS)
         .map(|pair| [Player::new(broker, pair, "a", "b"), Player::new(broker, pair, "b", "a")])
         .collect()
 }
 
-fn start() -> Running {
+pub(crate) fn start() -> Running {
     Running::start(&["--workers", "4", "--data-dir", "", "--set", "mqtt.sys_interval_ms=0"])
-}
-
-#[test]
-fn a_message_for_a_worker_that_sleeps_arrives_when_nothing_else_happens() {
-    let broker = start();
-    for pair in &mut pairs(&broker) {
-        play(pair, 200);
-    }
-    assert!(broker.terminate().success());
-}
-
-#[test]
-fn messages_for_workers_that_fall_asleep_and_wake_up_all_the_time_arrive() {
-    let broker = start();
-    let mut pairs = pairs(&broker);
-    std::thread::scope(|scope| {
-        for pair in &mut pairs {
-            scope.spawn(|| play(pair, 2000));
-        }
-    });
-    assert!(broker.terminate().success());
 }
