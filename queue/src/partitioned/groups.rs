@@ -298,7 +298,7 @@ impl Queue {
         let lifted = self.groups[at].barred_from;
         for growth in self.growths.iter().filter(|growth| growth.to > lifted) {
             let is_done = (0..).zip(&growth.before).all(|(partition, &before)| {
-                self.groups[at].has_done(partition, before, &self.partitions[partition])
+                self.groups[at].has_done(partition, before, &self.partitions[partition], cx.now)
             });
             if !is_done {
                 // A later one has these among its old partitions.
@@ -314,10 +314,10 @@ impl Queue {
 
 impl Group {
     /// Whether all messages of a partition before `before` are settled, or not due.
-    fn has_done(&self, partition: usize, before: u64, home: &Partition) -> bool {
+    fn has_done(&self, partition: usize, before: u64, home: &Partition, now: Time) -> bool {
         let lane = &self.lanes[partition];
         (lane.floor..before).all(|offset| {
-            lane.is_settled(offset) || home.is_hole(offset) || home.is_delayed(offset)
+            lane.is_settled(offset) || home.is_hole(offset) || home.is_due_after(offset, now)
         })
     }
 

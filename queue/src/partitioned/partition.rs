@@ -102,6 +102,12 @@ impl Partition {
         self.waiting.as_ref().is_some_and(|waiting| waiting.delayed.contains_key(&offset))
     }
 
+    /// Whether the message is delayed, and not due at `now` either: it may wait for the timer.
+    pub(crate) fn is_due_after(&self, offset: u64, now: Time) -> bool {
+        let due = self.waiting.as_ref().and_then(|waiting| waiting.delayed.get(&offset));
+        due.is_some_and(|&due| due > now)
+    }
+
     pub(crate) fn live(&self) -> u64 {
         self.waiting.as_ref().map_or(0, |waiting| waiting.live)
     }

@@ -216,7 +216,6 @@ impl Queue {
             } else if self.bytes + u64::from(bytes) > retention.bytes_max {
                 Refused::TooManyBytes
             } else {
-                self.lift_bars(cx);
                 return Ok(());
             };
             let oldest = (0..self.partitions())
@@ -229,8 +228,7 @@ impl Queue {
         }
     }
 
-    /// Drops the oldest message of a partition, or the oldest chunk. Bars are for the caller to
-    /// lift, when messages that have become due meanwhile are no longer taken for delayed.
+    /// Drops the oldest message of a partition, or the oldest chunk.
     pub(crate) fn drop_front(&mut self, partition: u16, cx: &mut Context<'_>) {
         let home = &self.partitions[usize::from(partition)];
         let start = home.start();
@@ -276,6 +274,7 @@ impl Queue {
         if is_freed {
             self.end_drains(cx);
         }
+        self.lift_bars(cx);
     }
 
     /// The message is gone for everybody. Says whether it was not before.

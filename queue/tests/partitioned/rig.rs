@@ -583,6 +583,12 @@ impl Rig {
 
     pub(crate) fn load(&mut self) {
         for (partition, chunk, position) in std::mem::take(&mut self.wanted) {
+            let Some(at) = self.queue.wanted_at(partition, chunk) else {
+                // It has become too old since.
+                assert!(!self.queue.is_chunk_needed(partition, chunk, position));
+                continue;
+            };
+            assert_eq!(at, position);
             let stored = self.stored[&position].clone();
             assert!(self.queue.is_chunk_needed(partition, chunk, position));
             assert!(call!(self, load, partition, chunk, &stored));
@@ -850,6 +856,7 @@ impl Rig {
                 }
             }
             Action::Want { partition, chunk, position } => {
+                assert!(self.queue.is_chunk_needed(partition, chunk, position));
                 self.wanted.push((partition, chunk, position));
             }
         }
