@@ -87,20 +87,20 @@ impl Lodging {
         self.host_busy_at.store(host.busy_at(), Ordering::Relaxed);
     }
 
-    /// Whether a worker that does as `own` says can come.
-    pub(super) fn is_welcome(&self, own: &Gauge, patience_us: u64, now: u64) -> bool {
+    /// Whether a worker that does as `own` says can come. If so, the next has to wait a while.
+    pub(super) fn admits(&self, own: &Gauge, patience_us: u64, now: u64) -> bool {
         let since = |time: &AtomicU64| now.saturating_sub(time.load(Ordering::Relaxed));
         let is_asleep = since(&self.host_seen_at) > ASLEEP_US;
         let share = if is_asleep { 0 } else { self.host_share.load(Ordering::Relaxed) };
         let last = self.came_at.load(Ordering::Relaxed);
-        let swap = || {
-            self.came_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        };
         own.calm_us(now) >= patience_us
             && since(&self.host_busy_at) >= PATIENCE_US
             && own.share() + share <= SHARE_WANTED
             && now.saturating_sub(last) >= BETWEEN_GUESTS_US
-            && swap()
+            && self
+                .came_at
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 }
 

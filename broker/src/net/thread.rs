@@ -65,7 +65,7 @@ fn run_at_home(seats: &Seats, index: usize) -> io::Result<()> {
         let to = seats.clock.micros();
         left = turn.left;
         gauge.add(from, to, turn.was_busy);
-        if left != Left::Nothing || !seats.lodging.is_welcome(&gauge, patience, to) {
+        if left != Left::Nothing || !seats.lodging.admits(&gauge, patience, to) {
             continue;
         }
         match seats.lodge(index) {
