@@ -125,6 +125,12 @@ impl Session {
         self.link().map(|link| link.version)
     }
 
+    /// How many QoS 1 and 2 publications its client takes unacknowledged \[MQTT-3.3.4-9\].
+    #[must_use]
+    pub fn receive_maximum(&self) -> Option<u16> {
+        self.link().map(|link| link.receive_maximum)
+    }
+
     /// Seconds the session outlives its connection.
     #[must_use]
     pub fn expiry_s(&self) -> u32 {

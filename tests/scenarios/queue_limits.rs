@@ -1,9 +1,9 @@
 //! What queues may take, over all workers.
 
 use dunlin_packets::Property;
-use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk};
+use dunlin_tests::{Client, Connecting, Publishing, Sim, SimDisk, puback};
 
-use crate::queues::{consumer, publish, user_property, verb, with_options, with_queue};
+use crate::queues::{consumer, publish, subscribe, user_property, verb, with_options, with_queue};
 
 /// How many of twenty queues take a message.
 fn queues_of_twenty(sim: &mut Sim, publisher: &Client) -> usize {
@@ -65,4 +65,29 @@ fn a_delay_that_cannot_be_kept_is_refused_and_costs_nobody_anything() {
     let answer = verb(&mut sim, &worker, "$queue/jobs/$nack", &about);
     assert!(answer.contains("a delay of more than 30 days"), "{answer}");
     assert_eq!(verb(&mut sim, &worker, "$queue/jobs/$ack", &about[..2]), "PUBACK 9");
+}
+
+#[test]
+fn a_consumer_is_given_no_more_than_its_client_can_be_sent() {
+    for workers in [1, 3] {
+        let mut sim = Sim::new(workers, with_queue("jobs partitions=1 lease=10s"));
+        let publisher = Client::online(&mut sim, &Connecting::v5("p"));
+        let narrow = Connecting::v5("n").with(Property::ReceiveMaximum(1));
+        let consumer = Client::online(&mut sim, &narrow);
+        let asked = [("consumer-group", "g"), ("settle", "auto")];
+        subscribe(&mut sim, &consumer, "$queue/jobs", &asked);
+        for id in 1..=3 {
+            publish(&mut sim, &publisher, "$queue/jobs/k", &id.to_string(), id);
+        }
+        let mut came = consumer.take().split_off(1);
+        for id in 1..=3 {
+            assert_eq!(came.len(), 1, "{came:?}");
+            assert!(came[0].contains(&format!("\"{id}\"")), "{came:?}");
+            assert_eq!(user_property(&came[0], "attempt"), "1");
+            sim.advance_s(8);
+            consumer.send(&mut sim, puback(id));
+            came = consumer.take();
+        }
+        assert!(came.is_empty(), "{came:?}");
+    }
 }

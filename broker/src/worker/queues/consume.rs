@@ -127,8 +127,8 @@ impl<T: Transport> Worker<T> {
         let Some(to) = consumer.to() else {
             return Err(Refusal::bad_topic("not the topic of a queue"));
         };
-        let version = self.sessions.get(session).session.version();
-        let has_properties = version == Some(Version::V5);
+        let client = &self.sessions.get(session).session;
+        let has_properties = client.version() == Some(Version::V5);
         let Consumer { group, options, identifier, flags, prefetch, membership, .. } = consumer;
         let is_auto_settled =
             flags & AUTO_SETTLED != 0 || flags & BY_VERSION != 0 && !has_properties;
@@ -137,6 +137,7 @@ impl<T: Transport> Worker<T> {
             identifier: *identifier,
             is_auto_settled,
             prefetch: u32::from(*prefetch),
+            in_flight_max: client.receive_maximum().unwrap_or(u16::MAX),
             has_properties,
         };
         let home = self.queue_home(to.queue);

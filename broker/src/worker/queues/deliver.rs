@@ -18,7 +18,7 @@ use crate::worker::{Transport, Worker};
 /// always.
 const UNANSWERED_BYTES_MAX: u64 = 8 << 20;
 
-/// How much goes to a consumer is limited by its prefetch and the bytes above.
+/// How much goes to a consumer is limited by its prefetch, its Receive Maximum and the bytes above.
 const NO_LIMITS: QueueLimits = QueueLimits {
     messages_max: usize::MAX,
     bytes_max: usize::MAX,
@@ -82,7 +82,10 @@ impl<T: Transport> Worker<T> {
         let waiting_bytes: u64 = known.waiting.iter().map(|it| u64::from(it.delivery.bytes)).sum();
         let bytes = UNANSWERED_BYTES_MAX.saturating_sub(known.unanswered_bytes.into());
         let bytes = bytes.saturating_sub(waiting_bytes).max(is_idle.into());
-        let credit = (known.terms.prefetch as usize).saturating_sub(under_way);
+        // What its client cannot be sent would only wait, and its lease would end meanwhile.
+        let terms = &known.terms;
+        let under_way_max = terms.prefetch.min(terms.in_flight_max.into()) as usize;
+        let credit = under_way_max.saturating_sub(under_way);
         if credit > 0 && bytes > 0 {
             let mut deliveries = std::mem::take(&mut self.queues.deliveries);
             // A member that is none any more gets nothing.

@@ -122,8 +122,10 @@ pub(super) struct MemberTerms {
     pub(super) identifier: u32,
     /// PUBACK and PUBREC settle.
     pub(super) is_auto_settled: bool,
-    /// Deliveries unanswered at a time, and leases.
+    /// Deliveries unsettled at a time: leases.
     pub(super) prefetch: u32,
+    /// Deliveries unanswered at a time, as its client can be sent no more.
+    pub(super) in_flight_max: u16,
     /// Its client knows properties.
     pub(super) has_properties: bool,
 }
