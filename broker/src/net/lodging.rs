@@ -168,7 +168,12 @@ impl Seats {
 
     /// What has happened to a guest. `false` if it is none.
     fn look_after(&self, guest: usize, happened: &mut Happened) -> io::Result<bool> {
+        // One that is at home holds its queue while it sleeps.
+        if !self.lodging.has(guest) {
+            return Ok(false);
+        }
         let mut queue = self.places[guest].queue.lock();
+        // One that could not come after all has taken its bit back meanwhile.
         if !self.lodging.has(guest) {
             return Ok(false);
         }
