@@ -8,7 +8,7 @@ use super::players::{PATIENCE, Player, pairs, play, start};
 use dunlin_tests::Connecting;
 use dunlin_tests::program::Running;
 
-/// Between one round and the next there is nothing to do.
+/// Between one round and the next. It waits for nothing: that there is little to do is the load.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// How often the threads of all workers but the first have gone to sleep so far.
