@@ -40,7 +40,7 @@ struct Sender {
 
 impl Sender {
     /// Starts a program that lies beside this one.
-    fn start(name: &str, args: &[&str]) -> io::Result<Self> {
+    fn start<'a>(name: &str, args: impl IntoIterator<Item = &'a str>) -> io::Result<Self> {
         let path = std::env::current_exe()?.with_file_name(name);
         // A child begins where its parent is.
         pin(0);
@@ -134,6 +134,14 @@ fn subscribe(stream: &mut TcpStream, qos: QoS) -> io::Result<()> {
     expect(stream, 5)
 }
 
+/// What a subscriber says before it receives, and what it is answered. The bare sender's say the
+/// same: on a connection whose receiver has never spoken, the kernel has it acknowledge each read,
+/// which keeps it so busy that the sender seldom has to wake it.
+fn open(number: usize, stream: &mut TcpStream, qos: QoS) -> io::Result<()> {
+    connect(&format!("subscriber-{number}"), stream)?;
+    subscribe(stream, qos)
+}
+
 /// Messages of a burst, at QoS 1 with packet identifiers from 1 on.
 pub(crate) fn publish(burst: usize, qos: QoS) -> Vec<u8> {
     let mut out = Vec::new();
@@ -160,10 +168,9 @@ fn shape(qos: QoS) -> Option<FrameShape> {
 
 fn through_broker(args: &AgainstSendArgs, is_over: &AtomicBool, qos: QoS) -> io::Result<f64> {
     let broker =
-        Sender::start("dunlin", &["--listen", "127.0.0.1:0", "--workers", "1", "--data-dir", ""])?;
+        Sender::start("dunlin", ["--listen", "127.0.0.1:0", "--workers", "1", "--data-dir", ""])?;
     let mut receivers = Receivers::connect(broker.port, args.subscribers, |number, stream| {
-        connect(&format!("subscriber-{number}"), stream)?;
-        subscribe(stream, qos)
+        open(number, stream, qos)
     })?;
     let mut publisher = TcpStream::connect(("127.0.0.1", broker.port))?;
     publisher.set_nodelay(true)?;
@@ -183,8 +190,14 @@ fn through_bare_sender(args: &AgainstSendArgs, is_over: &AtomicBool, qos: QoS) -
     let (subscribers, burst) = (args.subscribers.to_string(), args.burst.to_string());
     let bits = (qos as u8).to_string();
     let options = ["bare-sender", "--subscribers", &subscribers, "--burst", &burst, "--qos", &bits];
-    let mut sender = Sender::start("dunlin-bench", &options)?;
-    let mut receivers = Receivers::connect(sender.port, args.subscribers, |_, _| Ok(()))?;
+    let silent = args.silent.then_some("--silent");
+    let mut sender = Sender::start("dunlin-bench", options.into_iter().chain(silent))?;
+    let mut receivers = Receivers::connect(sender.port, args.subscribers, |number, stream| {
+        if args.silent {
+            return Ok(());
+        }
+        open(number, stream, qos)
+    })?;
     let mut trigger =
         sender.child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the sender"))?;
     let bytes = args.subscribers * publish(args.burst, qos).len();

@@ -23,7 +23,8 @@ Puts load on an MQTT broker and says what it did with it.
   dunlin-bench table FILE.json…            brokers side by side, medians over the files
   dunlin-bench against-send [--subscribers N] [--burst B] [--qos 0|1] [--rounds R] [--seconds S]
                                            CPU of a delivery by target/release/dunlin, against a
-                                           process that does nothing but send()
+                                           process that does nothing but send(); with --silent to
+                                           connections on which the receiver has never spoken
 Where to:
   -h, --host HOST          broker's address [127.0.0.1]
   -p, --port PORT          [1883; 8883 with TLS]
@@ -73,6 +74,8 @@ pub(crate) struct AgainstSendArgs {
     pub(crate) qos: u8,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
+    /// The receivers of the bare sender say nothing before it sends.
+    pub(crate) silent: bool,
 }
 
 /// Everything that can be asked for.
@@ -340,7 +343,14 @@ fn files(command: &str, mut parser: lexopt::Parser) -> Result<Command, Refusal> 
 }
 
 fn against_send(mut parser: lexopt::Parser) -> Result<AgainstSendArgs, Refusal> {
-    let mut args = AgainstSendArgs { subscribers: 1000, burst: 1, qos: 0, rounds: 3, seconds: 3.0 };
+    let mut args = AgainstSendArgs {
+        subscribers: 1000,
+        burst: 1,
+        qos: 0,
+        rounds: 3,
+        seconds: 3.0,
+        silent: false,
+    };
     let mut read = || -> Result<(), lexopt::Error> {
         while let Some(arg) = parser.next()? {
             match arg {
@@ -349,6 +359,7 @@ fn against_send(mut parser: lexopt::Parser) -> Result<AgainstSendArgs, Refusal> 
                 Long("qos") => args.qos = parser.value()?.parse()?,
                 Long("rounds") => args.rounds = parser.value()?.parse()?,
                 Long("seconds") => args.seconds = parser.value()?.parse()?,
+                Long("silent") => args.silent = true,
                 other => return Err(other.unexpected()),
             }
         }

@@ -1,7 +1,7 @@
 //! The yardstick of `against-send`: a process that does nothing but its system calls.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream as StdStream};
 use std::time::Duration;
 
 use dunlin_packets::QoS;
@@ -24,8 +24,11 @@ pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut streams = Vec::new();
     for number in 0..args.subscribers {
-        let (stream, _) = listener.accept()?;
+        let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
+        if !args.silent {
+            greet(&mut stream)?;
+        }
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         if args.qos > 0 {
@@ -44,6 +47,18 @@ pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
             stream.write_all(&burst)?;
         }
         read_acks(ack_bytes, &mut poll, &mut events, &mut streams)?;
+    }
+    Ok(())
+}
+
+/// Answers a CONNECT and a SUBSCRIBE to one filter, both of less than 128 bytes.
+fn greet(stream: &mut StdStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    for answer in [&[0x20, 2, 0, 0][..], &[0x90, 3, 0, 1, 0]] {
+        let mut header = [0; 2];
+        stream.read_exact(&mut header)?;
+        stream.read_exact(&mut vec![0; usize::from(header[1])])?;
+        stream.write_all(answer)?;
     }
     Ok(())
 }
