@@ -533,9 +533,7 @@ fn pick<T: Copy>(from: &[T], at: usize) -> Option<T> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
-    ))]
+    #![proptest_config(crate::cases(40))]
 
     #[test]
     fn a_stream_does_what_a_naive_one_does(

@@ -310,9 +310,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60)
-    ))]
+    #![proptest_config(crate::cases(60))]
 
     #[test]
     fn a_work_queue_does_what_a_naive_one_does(
@@ -325,7 +323,6 @@ proptest! {
         let group = run.rig.create_group().unwrap();
         run.rig.join(group);
         for operation in &operations {
-            if std::env::var("QT_TRACE").is_ok() { eprintln!("{operation:?} {}", run.rig.messages.len()); }
             run.apply(operation);
         }
         run.rig.check_needed();
