@@ -21,6 +21,7 @@ use super::Happened;
 use super::event_queue::GuestBook;
 use super::gauge::Gauge;
 use super::seats::{Left, Seats, Turn};
+use crate::worker::workers_in;
 
 /// The worker whose thread is the host's.
 pub(super) const HOST: usize = 0;
@@ -134,7 +135,7 @@ impl Seats {
 
     /// When the host has to do something if nothing happens.
     pub(super) fn host_sleeps_until(&self) -> Time {
-        let guests = bits(self.lodging.guests()).map(|guest| self.sleeps_until(guest));
+        let guests = workers_in(self.lodging.guests()).map(|guest| self.sleeps_until(guest));
         guests.fold(self.sleeps_until(HOST), Time::min)
     }
 
@@ -150,7 +151,7 @@ impl Seats {
         }
         let now = self.clock.now();
         let is_due = |&guest: &usize| to_whom & 1 << guest != 0 || self.sleeps_until(guest) <= now;
-        for guest in bits(guests).filter(is_due) {
+        for guest in workers_in(guests).filter(is_due) {
             let mut turns = 0;
             // Another guest may have sent it home meanwhile.
             while self.look_after(guest, happened)? {
@@ -183,7 +184,7 @@ impl Seats {
 
     /// Guests work beside the host from here on. Only for the host's thread.
     pub(super) fn send_all_home(&self) {
-        bits(self.lodging.guests()).for_each(|guest| self.send_home(guest));
+        workers_in(self.lodging.guests()).for_each(|guest| self.send_home(guest));
     }
 
     /// The guest works beside the host from here on. Only for the host's thread.
@@ -214,13 +215,4 @@ impl Seats {
     pub(super) fn is_crowded(&self, host: &Gauge) -> bool {
         self.lodging.guests() != 0 && host.share() > SHARE_MAX
     }
-}
-
-/// The bits that are set.
-fn bits(mut set: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let first = (set != 0).then(|| set.trailing_zeros() as usize)?;
-        set &= set - 1;
-        Some(first)
-    })
 }

@@ -3,7 +3,7 @@
 
 use dunlin_queue::mailbox::Posted;
 
-use super::{Transport, Worker};
+use super::{Transport, Worker, workers_in};
 
 /// With more mail for one worker than this, it is woken at once: it is to work beside this worker,
 /// and not this one for it.
@@ -45,12 +45,7 @@ impl<T: Transport> Worker<T> {
     /// Workers that sleep and have mail from this one: after a turn they are to be woken, or their
     /// mail worked off for them.
     pub fn take_unheard(&mut self) -> impl Iterator<Item = usize> + use<T> {
-        let mut unheard = std::mem::take(&mut self.unheard);
-        std::iter::from_fn(move || {
-            let first = (unheard != 0).then(|| unheard.trailing_zeros() as usize)?;
-            unheard &= unheard - 1;
-            Some(first)
-        })
+        workers_in(std::mem::take(&mut self.unheard))
     }
 
     /// Wakes those that have mail from this worker.

@@ -6,7 +6,7 @@ use dunlin_storage::FRAME_HEADER_BYTES;
 use super::journal::{FRAME_BYTES, Kept, SPARES_MAX, UnderWay};
 use super::mail::Mail;
 use super::sessions::SessionId;
-use super::{Transport, Worker};
+use super::{Transport, Worker, workers_in};
 use crate::store::LogState;
 use crate::store::record::Record;
 
@@ -141,10 +141,7 @@ impl<T: Transport> Worker<T> {
     fn on_kept(&mut self, kept: &Kept, frame_address: u64) {
         let Kept { id, offset, tell } = *kept;
         let position = if frame_address == 0 { 0 } else { frame_address + offset };
-        let mut rest = tell;
-        while rest != 0 {
-            let worker = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
+        for worker in workers_in(tell) {
             self.mail(worker, Mail::Kept { id, position });
         }
         self.on_kept_here(id, position);

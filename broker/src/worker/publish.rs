@@ -11,7 +11,7 @@ use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
 use super::sessions::SessionId;
 use super::settings::{Level, OverlapPolicy};
-use super::{Transport, Worker};
+use super::{Transport, Worker, workers_in};
 use crate::queues::is_queue_topic;
 
 /// Where a message goes.
@@ -154,10 +154,7 @@ impl<T: Transport> Worker<T> {
         if self.pool.get(message).retain {
             self.retain(message, routed.workers | 1 << self.index);
         }
-        let mut rest = routed.workers;
-        while rest != 0 {
-            let worker = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
+        for worker in workers_in(routed.workers) {
             let copy = self.pool.copy(message);
             let ticket = self.recording_ticket(false);
             self.mail(worker, Mail::Publish { message: copy, publisher: conn, ticket });

@@ -23,7 +23,7 @@ use super::sessions::SessionId;
 use super::settings::{Level, RetainedLimits};
 use super::then::message_record;
 use super::timers::Timer;
-use super::{Transport, Worker};
+use super::{Transport, Worker, workers_in};
 use crate::store::record::Record;
 
 /// Topics one bite looks at, and a turn.
@@ -285,10 +285,7 @@ impl<T: Transport> Worker<T> {
         }
         let topic = self.pool.get(message).topic();
         let interested = self.interest.as_mut().map_or(0, |interest| interest.workers(topic));
-        let mut late = interested & !routed;
-        while late != 0 {
-            let worker = late.trailing_zeros() as usize;
-            late &= late - 1;
+        for worker in workers_in(interested & !routed) {
             let copy = self.pool.copy(message);
             self.mail(worker, Mail::Publish { message: copy, publisher: None, ticket: None });
         }
