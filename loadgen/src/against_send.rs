@@ -22,6 +22,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::AgainstSendArgs;
 use crate::limits;
+use crate::outcome::median;
 use crate::process::Process;
 use crate::receivers::{FrameShape, PUBACK_LEN, Receivers};
 
@@ -209,7 +210,7 @@ fn through_bare_sender(args: &AgainstSendArgs, is_over: &AtomicBool, qos: QoS) -
 
 /// Measures both in turn and prints each round and the median of the ratios.
 pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
-    let connections_max = limits::connections_max();
+    let connections_max = limits::connections_max(1);
     if args.subscribers >= connections_max {
         return Err(io::Error::other(format!(
             "{} subscribers: {connections_max} connections can be had here",
@@ -223,12 +224,11 @@ pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
     }
     let (subscribers, burst) = (args.subscribers, args.burst);
     println!("fan-out 1 -> {subscribers}, QoS {}, {burst} frames per write", args.qos);
-    let mut ratios = match args.qos {
+    let ratios = match args.qos {
         0 => against_send(args, &is_over)?,
         _ => against_qos_0(args, &is_over)?,
     };
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.3}", ratios[ratios.len() / 2]);
+    println!("median ratio {:.3}", median(&ratios).unwrap_or(f64::NAN));
     Ok(())
 }
 

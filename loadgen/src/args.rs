@@ -8,8 +8,8 @@ use dunlin_packets::Version;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 
 use crate::client::Login;
+use crate::figures::{sensible, set};
 use crate::scenario::{CATALOGUE, Scenario, find};
-use crate::stamp::STAMP_LEN;
 use crate::stream::Tls;
 use crate::swarm::Target;
 
@@ -21,6 +21,7 @@ Puts load on an MQTT broker and says what it did with it.
   dunlin-bench report FILE.json… -o FILE.html
                                            an HTML page of earlier runs
   dunlin-bench table FILE.json…            brokers side by side, medians over the files
+  dunlin-bench --version
   dunlin-bench against-send [--subscribers N] [--burst B] [--qos 0|1] [--rounds R] [--seconds S]
                                            CPU of a delivery by target/release/dunlin, against a
                                            process that does nothing but send(); with --silent to
@@ -47,7 +48,10 @@ Figures of a scenario, each only where it has a meaning (see list):
 Results:
       --json FILE          as JSON
       --html FILE          as a page with plots
+      --strict             a scenario fails if anything was lost, came twice or out of order
   -q, --quiet              no live line
+Ends with 0 if every scenario came to its end, 1 if one failed, 2 if it was asked for what there is
+not. The first signal ends the scenario, which tidies up; results so far are kept.
 ";
 
 /// What `run` is to do.
@@ -63,7 +67,10 @@ pub(crate) struct RunArgs {
     pub(crate) connections_max: usize,
     pub(crate) json: Option<String>,
     pub(crate) html: Option<String>,
+    pub(crate) strict: bool,
     pub(crate) quiet: bool,
+    /// The user says how many connections there are to be.
+    pub(crate) is_sized: bool,
 }
 
 /// What `against-send` is to do.
@@ -82,6 +89,7 @@ pub(crate) struct AgainstSendArgs {
 #[derive(Debug)]
 pub(crate) enum Command {
     Help,
+    Version,
     List,
     Run(Box<RunArgs>),
     Report {
@@ -115,6 +123,7 @@ struct Draft {
     connections_max: Option<usize>,
     json: Option<String>,
     html: Option<String>,
+    strict: bool,
     quiet: bool,
 }
 
@@ -136,12 +145,21 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     let first = parser.next().map_err(|error| error.to_string())?;
     let command = match first {
         None | Some(Long("help")) => return Ok(Command::Help),
+        Some(Long("version")) => return Ok(Command::Version),
         Some(Value(value)) => value.string().map_err(|error| error.to_string())?,
         Some(other) => return Err(other.unexpected().to_string()),
     };
     match command.as_str() {
-        "help" => Ok(Command::Help),
-        "list" => Ok(Command::List),
+        "help" | "version" | "list" => {
+            if let Some(more) = parser.next().map_err(|error| error.to_string())? {
+                return Err(more.unexpected().to_string());
+            }
+            Ok(match command.as_str() {
+                "help" => Command::Help,
+                "version" => Command::Version,
+                _ => Command::List,
+            })
+        }
         "run" => run(parser),
         "report" | "table" => files(&command, parser),
         "against-send" => against_send(parser).map(Command::AgainstSend),
@@ -176,6 +194,7 @@ fn read(parser: &mut lexopt::Parser, draft: &mut Draft) -> Result<(), lexopt::Er
             Long("connections-max") => draft.connections_max = Some(parser.value()?.parse()?),
             Long("json") => draft.json = Some(parser.value()?.string()?),
             Long("html") => draft.html = Some(parser.value()?.string()?),
+            Long("strict") => draft.strict = true,
             Short('q') | Long("quiet") => draft.quiet = true,
             Long(name) => {
                 let Some(figure) = FIGURES.iter().find(|figure| **figure == name) else {
@@ -215,6 +234,14 @@ impl Draft {
         if seconds_max.is_nan() || seconds_max <= 0.0 {
             return Err("--seconds-max has to be more than 0".into());
         }
+        if let Some(dir) = self.data_dir.as_deref().filter(|dir| !dir.is_dir()) {
+            return Err(format!("--data-dir {}: there is no such directory", dir.display()));
+        }
+        if self.port == Some(0) {
+            return Err("--port is between 1 and 65,535".into());
+        }
+        let counts = ["publishers", "subscribers", "connections"];
+        let is_sized = self.figures.iter().any(|(figure, _)| counts.contains(figure));
         let with_tls = self.tls_insecure || self.tls_ca.is_some();
         let host = self.host.unwrap_or_else(|| "127.0.0.1".into());
         let port = self.port.unwrap_or(if with_tls { 8883 } else { 1883 });
@@ -241,7 +268,9 @@ impl Draft {
             connections_max: self.connections_max.unwrap_or(usize::MAX),
             json: self.json,
             html: self.html,
+            strict: self.strict,
             quiet: self.quiet,
+            is_sized,
         })
     }
 }
@@ -250,74 +279,6 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Refusal> {
     let mut addresses =
         (host, port).to_socket_addrs().map_err(|error| format!("{host} is no address: {error}"))?;
     addresses.next().ok_or_else(|| format!("{host} has no address"))
-}
-
-/// Changes one figure of a scenario, if that has a meaning there.
-fn set(scenario: &mut Scenario, figure: &str, value: f64) -> Result<(), Refusal> {
-    if !scenario.kind.uses().contains(&figure) {
-        let used = scenario.kind.uses().join(", --");
-        return Err(format!("{} has no --{figure}; it has --{used}", scenario.name));
-    }
-    if !value.is_finite() || value < 0.0 {
-        return Err(format!("--{figure} {value} is out of range"));
-    }
-    let params = &mut scenario.params;
-    let whole = value as usize;
-    match figure {
-        "rate" => params.rate = value,
-        "seconds" => params.seconds = value,
-        _ if value.fract() != 0.0 => return Err(format!("--{figure} takes whole numbers")),
-        "publishers" => params.publishers = whole,
-        "subscribers" => params.subscribers = whole,
-        "connections" => params.connections = whole,
-        "payload" => params.payload = whole,
-        "qos" => params.qos = value.min(255.0) as u8,
-        "messages" => params.messages = whole,
-        _ => params.window = whole,
-    }
-    Ok(())
-}
-
-/// Refuses figures nothing could be run with.
-fn sensible(scenario: &Scenario) -> Result<(), Refusal> {
-    use crate::scenario::Kind;
-    let (params, kind, name) = (&scenario.params, scenario.kind, scenario.name);
-    let uses = |figure| kind.uses().contains(&figure);
-    let refuse = |what: &str| Err(format!("{name}: {what}"));
-    if params.qos > 2 {
-        return refuse("QoS is 0, 1 or 2");
-    }
-    if uses("payload") && !(STAMP_LEN..=16 << 20).contains(&params.payload) {
-        return refuse("a payload has 16 bytes, for the stamp in it, to 16 MiB");
-    }
-    for (figure, count) in [
-        ("publishers", params.publishers),
-        ("subscribers", params.subscribers),
-        ("connections", params.connections),
-    ] {
-        if uses(figure) && count == 0 && kind != Kind::Churn {
-            return refuse(&format!("--{figure} has to be more than 0"));
-        }
-    }
-    if uses("messages") && !(1..=10_000_000).contains(&params.messages) {
-        return refuse("--messages is between 1 and 10,000,000");
-    }
-    if uses("window") && !(1..=65_535).contains(&params.window) {
-        return refuse("--window is between 1 and 65,535");
-    }
-    if uses("seconds") && !(params.seconds > 0.0 && params.seconds <= 86_400.0) {
-        return refuse("--seconds is more than 0, and a day at most");
-    }
-    if uses("rate") && params.rate > 10_000_000.0 {
-        return refuse("--rate is 10,000,000 at most");
-    }
-    if matches!(kind, Kind::Churn | Kind::Steady) && params.rate <= 0.0 {
-        return refuse("--rate has to be more than 0");
-    }
-    if kind.is_paired() && params.publishers != params.subscribers {
-        return refuse("it pairs publishers with subscribers, so give as many of both");
-    }
-    Ok(())
 }
 
 fn files(command: &str, mut parser: lexopt::Parser) -> Result<Command, Refusal> {
@@ -366,8 +327,11 @@ fn against_send(mut parser: lexopt::Parser) -> Result<AgainstSendArgs, Refusal> 
         Ok(())
     };
     read().map_err(|error| error.to_string())?;
-    if args.subscribers == 0 || args.burst == 0 || args.rounds == 0 || args.seconds <= 0.0 {
+    if args.subscribers == 0 || args.burst == 0 || args.rounds == 0 {
         return Err("against-send: every figure has to be more than 0".into());
+    }
+    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
+        return Err("against-send: --seconds is more than 0, and an hour at most".into());
     }
     if args.qos > 1 {
         return Err("against-send: QoS is 0 or 1".into());
@@ -403,7 +367,13 @@ mod tests {
             ("run durable-steady --publishers 5", "as many of both"),
             ("run fan-in --mqtt 3", "only 3.1.1 and 5"),
             ("run fan-in --rate nan", "out of range"),
+            ("run fan-in --port 0", "--port"),
+            ("run fan-in --data-dir /nowhere", "no such directory"),
+            ("run fan-in --publishers 5000 --subscribers 5000", "lower --window"),
             ("against-send --burst 0", "more than 0"),
+            ("against-send --seconds nan", "--seconds"),
+            ("against-send --seconds inf", "--seconds"),
+            ("list extra", "unexpected"),
             ("against-send --qos 2", "0 or 1"),
             ("report x.json", "-o FILE.html"),
             ("dance", "no command"),

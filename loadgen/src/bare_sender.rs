@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// For each byte on standard input, one `send()` to each connection, and at QoS 1 as many
 /// acknowledgements read as there are messages. Ends with its standard input.
 pub(crate) fn run(args: &AgainstSendArgs) -> io::Result<()> {
-    limits::connections_max();
+    limits::connections_max(1);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     let mut poll = Poll::new()?;

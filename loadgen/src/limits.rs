@@ -8,8 +8,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const OTHER_FILES: usize = 64;
 
 /// Connections this process may have: its limit of open files, raised as far as that goes, and the
-/// ports there are for outgoing connections to one address.
-pub(crate) fn connections_max() -> usize {
+/// ports there are for connections from so many own addresses to one.
+pub(crate) fn connections_max(addresses: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
         limit.current = limit.maximum;
@@ -17,7 +17,7 @@ pub(crate) fn connections_max() -> usize {
         let _ = setrlimit(Resource::Nofile, limit);
     }
     let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize);
-    files.saturating_sub(OTHER_FILES).min(ports())
+    files.saturating_sub(OTHER_FILES).min(ports() * addresses)
 }
 
 fn ports() -> usize {

@@ -1,7 +1,8 @@
 //! `dunlin-bench`: puts load on an MQTT broker, any broker, and says what it did with it.
 //!
 //! One thread drives all clients through one event queue ([`swarm`]). A scenario ([`scenario`])
-//! connects them, sends by a schedule or as fast as it goes, and checks what comes ([`audit`]).
+//! connects them, sends by a schedule or as fast as it goes, and checks what comes ([`audit`]); the
+//! [`runner`] takes one after the other.
 //! Figures are gathered by a [`meter`] and come out as text, as JSON ([`outcome`]) and as a page
 //! ([`report`]).
 
@@ -12,6 +13,7 @@ mod bare_sender;
 mod client;
 mod clock;
 mod disk;
+mod figures;
 mod limits;
 mod meter;
 mod outcome;
@@ -19,6 +21,7 @@ mod plot;
 mod process;
 mod receivers;
 mod report;
+mod runner;
 mod scenario;
 mod stamp;
 mod stream;
@@ -28,11 +31,12 @@ mod table;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Command, HELP, RunArgs};
-use clock::Clock;
-use meter::Meter;
+use args::{Command, HELP};
 use outcome::Run;
 use scenario::CATALOGUE;
+
+/// The generator and its version.
+const TOOL: &str = concat!("dunlin-bench ", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
     let command = match args::parse(std::env::args_os().skip(1)) {
@@ -44,14 +48,15 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Help => print(HELP),
+        Command::Version => print(&format!("{TOOL}\n")),
         Command::List => print(&list()),
-        Command::Run(args) => match run(&args) {
+        Command::Run(args) => match runner::run(&args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
         Command::Report { files, output } => {
-            load(&files).and_then(|runs| std::fs::write(output, report::page(&runs)))
+            load(&files).and_then(|runs| runner::write(&output, &report::page(&runs)))
         }
         Command::Table(files) => load(&files).and_then(|runs| print(&table::table(&runs))),
         Command::AgainstSend(args) => against_send::run(&args),
@@ -93,58 +98,4 @@ fn load(files: &[String]) -> io::Result<Vec<Run>> {
                 .map_err(|error| io::Error::other(format!("{file}: {error}")))
         })
         .collect()
-}
-
-/// Runs the scenarios; `false` when one of them failed.
-fn run(args: &RunArgs) -> io::Result<bool> {
-    let clock = Clock::start();
-    let connections_max = limits::connections_max().min(args.connections_max);
-    let broker = scenario::broker_process(args.pid)?;
-    let mut meter = Meter::new(clock, broker, args.data_dir.clone(), args.quiet)?;
-    let target = &args.target;
-    let mut run = Run {
-        tool: concat!("dunlin-bench ", env!("CARGO_PKG_VERSION")).into(),
-        date: clock::date(),
-        broker: args.broker.clone(),
-        target: format!("{}:{}", args.host, target.address.port()),
-        protocol: format!(
-            "MQTT {}{}",
-            target.version.name(),
-            if target.tls.is_some() { " over TLS" } else { "" }
-        ),
-        outcomes: Vec::new(),
-    };
-    for scenario in &args.scenarios {
-        let mut scenario = *scenario;
-        let scaled = scenario.fit(connections_max);
-        let needed = scenario.kind.connections(&scenario.params);
-        if needed > connections_max {
-            return Err(io::Error::other(format!(
-                "{}: it needs {needed} connections at least, {connections_max} can be had",
-                scenario.name
-            )));
-        }
-        scenario.params.seconds = scenario.params.seconds.min(args.seconds_max);
-        print(&format!("{}: {}\n    {}\n", scenario.name, scenario.about, scenario.figures()))?;
-        if let Some(scaled) = &scaled {
-            print(&format!("    scaled {scaled}\n"))?;
-        }
-        let outcome = scenario.run(target, clock, &mut meter, scaled);
-        for line in outcome.phases.iter().flat_map(outcome::Phase::lines) {
-            print(&format!("    {line}\n"))?;
-        }
-        if let Some(failed) = &outcome.failed {
-            print(&format!("    FAILED: {failed}\n"))?;
-        }
-        run.outcomes.push(outcome);
-    }
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string_pretty(&run).map_err(io::Error::other)?;
-        std::fs::write(file, text + "\n")?;
-    }
-    let failed = run.outcomes.iter().any(|outcome| outcome.failed.is_some());
-    if let Some(file) = &args.html {
-        std::fs::write(file, report::page(&[run]))?;
-    }
-    Ok(!failed)
 }

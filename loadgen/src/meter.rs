@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use hdrhistogram::Histogram;
 
 use crate::audit::Account;
-use crate::clock::{Clock, MILLISECOND};
+use crate::clock::{Clock, MILLISECOND, SECOND};
 use crate::disk::bytes_in;
 use crate::outcome::{
     BrokerUsage, DiskUsage, Latency, Phase, Sample, mebibytes, plural, thousands,
 };
 use crate::process::{Process, Usage};
 
+/// Time between samples: at first a little, as some phases are over before long.
 const SAMPLE_EVERY_NS: u64 = 250 * MILLISECOND;
+const FIRST_SAMPLE_EVERY_NS: u64 = 20 * MILLISECOND;
+const FIRST_NS: u64 = SECOND;
 /// Latencies above a minute are entered as a minute.
 pub(crate) const LATENCY_MAX_NS: u64 = 60_000 * MILLISECOND;
 
@@ -109,9 +112,13 @@ impl Meter {
     /// Takes a sample if one is due. `count` is how far the phase is.
     #[inline]
     pub(crate) fn tick(&mut self, now: u64, count: u64) {
-        if now >= self.last.0 + SAMPLE_EVERY_NS {
+        if now >= self.last.0 + self.sample_every(now) {
             self.sample(now, count);
         }
+    }
+
+    fn sample_every(&self, now: u64) -> u64 {
+        if self.elapsed(now) < FIRST_NS { FIRST_SAMPLE_EVERY_NS } else { SAMPLE_EVERY_NS }
     }
 
     fn sample(&mut self, now: u64, count: u64) {
@@ -161,7 +168,7 @@ impl Meter {
     /// Ends the phase.
     pub(crate) fn finish(&mut self, count: u64, account: Option<Account>) -> Phase {
         let now = self.clock.now_ns();
-        if now > self.last.0 + SAMPLE_EVERY_NS / 4 {
+        if now > self.last.0 + self.sample_every(now) / 4 {
             self.sample(now, count);
         }
         if self.is_live {

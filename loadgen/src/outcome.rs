@@ -104,6 +104,19 @@ pub(crate) struct Sample {
     pub(crate) disk_bytes: u64,
 }
 
+impl Outcome {
+    /// What was not as it should be with what was delivered.
+    pub(crate) fn unclean(&self) -> Option<String> {
+        let accounts = || self.phases.iter().filter_map(|phase| phase.account.as_ref());
+        let sum = |of: fn(&Account) -> u64| accounts().map(of).sum::<u64>();
+        let (lost, again) = (sum(|account| account.lost), sum(|account| account.duplicated));
+        let (late, foreign) = (sum(|account| account.out_of_order), sum(|account| account.foreign));
+        (lost + again + late + foreign > 0).then(|| {
+            format!("{lost} lost, {again} duplicated, {late} out of order, {foreign} foreign")
+        })
+    }
+}
+
 impl Latency {
     /// Of times in nanoseconds; `None` when there are none.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
@@ -185,6 +198,14 @@ impl Phase {
     }
 }
 
+/// The value in the middle, or between the two in the middle.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (above, below) = (sorted.len() / 2, sorted.len().saturating_sub(1) / 2);
+    sorted.get(below).zip(sorted.get(above)).map(|(below, above)| (below + above) / 2.0)
+}
+
 /// More than one of a unit.
 pub(crate) fn plural(unit: &str) -> String {
     match unit.strip_suffix('y') {
@@ -217,6 +238,13 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_is_the_value_in_the_middle() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0]), Some(2.5));
+    }
 
     #[test]
     fn figures_are_grouped_by_three() {

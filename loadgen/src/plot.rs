@@ -48,9 +48,14 @@ impl Scale {
                 let values = (0..=count).map(|at| low + at as f64 * step);
                 values.map(|value| (value, short(value))).collect()
             }
-            Self::Log => (low.floor() as i32..=high.ceil() as i32)
-                .map(|power| (f64::from(power), short(10f64.powi(power))))
-                .collect(),
+            Self::Log => {
+                // Within less than two powers of ten, steps between them as well.
+                let steps = if high - low < 2.0 { &[1.0, 2.0, 5.0][..] } else { &[1.0] };
+                let powers = low.floor() as i32..=high.ceil() as i32;
+                let values =
+                    powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+                values.map(|value| (value.log10(), short(value))).collect()
+            }
             Self::Nines => [(0.0, "0"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %")]
                 .iter()
                 .chain(&[(0.9999, "99.99 %"), (0.5, "50 %")])

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dunlin_packets::Version;
@@ -49,13 +51,16 @@ pub(crate) struct Swarm {
     clients: Vec<Option<Client>>,
     free: Vec<usize>,
     scratch: Box<[u8]>,
+    /// Somebody wants an end.
+    is_over: Arc<AtomicBool>,
     /// Connections that ended without being told to, and why the last one did.
     pub(crate) broken: u64,
     pub(crate) last_error: Option<String>,
 }
 
 impl Swarm {
-    pub(crate) fn new(target: Target, clock: Clock) -> io::Result<Self> {
+    /// Nothing goes on once `is_over` is set.
+    pub(crate) fn new(target: Target, clock: Clock, is_over: Arc<AtomicBool>) -> io::Result<Self> {
         let poll = Poll::new()?;
         // The event queue's own timeout has a grain of a millisecond: too coarse for a schedule.
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
@@ -72,6 +77,7 @@ impl Swarm {
             clients: Vec::new(),
             free: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            is_over,
             broken: 0,
             last_error: None,
         })
@@ -90,6 +96,14 @@ impl Swarm {
     /// # Errors
     /// When no connection can be made at all.
     pub(crate) fn open(&mut self, greeting: Greeting) -> io::Result<usize> {
+        self.open_due(greeting, self.clock.now_ns())
+    }
+
+    /// Begins a connection that was due at `due_ns`: from then on it is waited for.
+    ///
+    /// # Errors
+    /// When no connection can be made at all.
+    pub(crate) fn open_due(&mut self, greeting: Greeting, due_ns: u64) -> io::Result<usize> {
         let socket = connect(self.target.address, self.clients.len())
             .map_err(|error| io::Error::other(format!("connecting: {error}")))?;
         let mut stream = match &self.target.tls {
@@ -99,8 +113,8 @@ impl Swarm {
         let number = self.free.pop().unwrap_or(self.clients.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(stream.socket(), Token(number), interest)?;
-        let now = self.clock.now_ns();
-        let client = Client::new(stream, self.target.version, greeting, &self.target.login, now);
+        let (version, login) = (self.target.version, &self.target.login);
+        let client = Client::new(stream, version, greeting, login, due_ns);
         if number == self.clients.len() {
             self.clients.push(Some(client));
         } else {
@@ -147,8 +161,11 @@ impl Swarm {
     /// Waits until something comes, at most until `until`, and works it off.
     ///
     /// # Errors
-    /// When the event queue fails.
+    /// When the event queue fails, or somebody wants an end.
     pub(crate) fn poll(&mut self, until: u64, observer: &mut impl Observer) -> io::Result<()> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "told to end"));
+        }
         let now = self.clock.now_ns();
         let timeout = if until <= now {
             Some(Duration::ZERO)
@@ -232,15 +249,20 @@ impl Swarm {
                 Some(rate) => ((now - started) as f64 * rate / 1e9) as usize + 1,
                 None => arrivals.online + CONNECTING_MAX,
             };
+            let due_at = |number: usize| match rate {
+                Some(rate) => started + (number as f64 * 1e9 / rate) as u64,
+                None => now,
+            };
             while opened < due {
                 let Some(greeting) = waiting.next() else { break };
-                self.open(greeting)?;
+                if arrivals.online == opened {
+                    // Nobody was awaited until now.
+                    last_arrival = now;
+                }
+                self.open_due(greeting, due_at(opened))?;
                 opened += 1;
             }
-            let next = match rate {
-                Some(rate) => started + (opened as f64 * 1e9 / rate) as u64,
-                None => now + 10 * MILLISECOND,
-            };
+            let next = if rate.is_some() { due_at(opened) } else { now + 10 * MILLISECOND };
             // All are on their way: only their answers are awaited.
             let is_last = waiting.peek().is_none();
             self.poll(if is_last { now + 10 * MILLISECOND } else { next }, &mut arrivals)?;
@@ -270,13 +292,25 @@ impl Swarm {
 /// that are mostly taken the kernel searches long for a free one.
 const CONNECTIONS_PER_ADDRESS: usize = 2_000;
 
+const ADDRESSES: usize = 200;
+
+/// Whether connections to it can come from any of the loopback network's addresses.
+fn is_loopback_v4(to: SocketAddr) -> bool {
+    matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback())
+}
+
+/// How many addresses of our own connections can come from.
+pub(crate) fn own_addresses(to: SocketAddr) -> usize {
+    if is_loopback_v4(to) { ADDRESSES } else { 1 }
+}
+
 /// Begins a connection; `number` are there already.
 fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if matches!(to.ip(), IpAddr::V4(ip) if ip.is_loopback()) && number >= CONNECTIONS_PER_ADDRESS {
-        let last = 1 + (number / CONNECTIONS_PER_ADDRESS) % 200;
+    if is_loopback_v4(to) && number >= CONNECTIONS_PER_ADDRESS {
+        let last = 1 + (number / CONNECTIONS_PER_ADDRESS) % ADDRESSES;
         let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last as u8), 0));
         socket.bind(&from.into())?;
     }

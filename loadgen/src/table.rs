@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::outcome::{Outcome, Phase, Run, thousands};
+use crate::outcome::{Outcome, Phase, Run, median, thousands};
 
 /// What one broker did in one phase, over all rounds.
 #[derive(Debug, Default)]
@@ -17,12 +17,6 @@ struct Cell {
     duplicated: u64,
     out_of_order: u64,
     failed: Option<String>,
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
 }
 
 impl Cell {
@@ -53,6 +47,9 @@ pub(crate) fn table(runs: &[Run]) -> String {
     let mut text = String::new();
     for (scenario, about, phase) in phases(runs) {
         let _ = writeln!(text, "\n{scenario} ({phase}): {about}");
+        for figures in figures(runs, &scenario) {
+            let _ = writeln!(text, "  {figures}");
+        }
         let _ = writeln!(
             text,
             "  {:<14} {:>13} {:>11} {:>9} {:>10} {:>10} {:>7} {:>7} {:>8}",
@@ -156,6 +153,22 @@ fn phases(runs: &[Run]) -> Vec<(String, String, String)> {
     phases
 }
 
+/// What the scenario was run with, and whether that is less than its name says: once, if all runs
+/// are alike.
+fn figures(runs: &[Run], scenario: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for outcome in runs.iter().flat_map(|run| &run.outcomes) {
+        let mut figures = outcome.figures.clone();
+        if let Some(scaled) = &outcome.scaled {
+            let _ = write!(figures, "; scaled {scaled}");
+        }
+        if outcome.scenario == scenario && !all.contains(&figures) {
+            all.push(figures);
+        }
+    }
+    all
+}
+
 fn cell(runs: &[Run], broker: &str, scenario: &str, phase: &str) -> Cell {
     let mut cell = Cell::default();
     let runs = runs.iter().filter(|run| run.broker == broker);
@@ -167,15 +180,4 @@ fn cell(runs: &[Run], broker: &str, scenario: &str, phase: &str) -> Cell {
         cell.failed = cell.failed.or_else(|| outcome.failed.clone());
     }
     cell
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_value_in_the_middle() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-    }
 }

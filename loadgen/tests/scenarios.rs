@@ -96,9 +96,6 @@ fn what_was_stored_is_fetched_and_nothing_is_left_behind() {
     let outcome = run(&broker, "filters", "--messages 250");
     assert_eq!(outcome["phases"][0]["count"], 250);
     assert_eq!(all_arrived(&outcome["phases"][1]), 250);
-    // A later subscription finds no retained message of ours.
-    let outcome = run(&broker, "retained", "--messages 1");
-    assert_eq!(all_arrived(&outcome["phases"][1]), 1);
 }
 
 #[test]
@@ -184,6 +181,7 @@ fn runs_become_a_page_and_a_table() {
     let output = bench(&["table", json_path]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("fan-in (messages)") && text.contains("mine"), "{text}");
+    assert!(text.contains("publishers 3, subscribers 1"), "{text}");
     let _ = (std::fs::remove_file(json), std::fs::remove_file(html));
 }
 
@@ -197,9 +195,6 @@ fn a_broker_that_is_not_there_is_a_failure_with_its_reason() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("FAILED") && text.contains("refused"), "{text}");
-    let output = bench(&["run", "churn", "--connections-max", "500"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("500 can be had"));
     let output = bench(&["run", "fan-in", "--pid", "4194305"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("4194305"));

@@ -4,12 +4,13 @@ use std::io;
 
 use super::Context;
 use crate::client::{Deaf, Greeting, Observer};
-use crate::clock::{MILLISECOND, seconds};
+use crate::clock::{MILLISECOND, SECOND};
 use crate::meter::Meter;
-use crate::swarm::Swarm;
 
 /// Visitors at a time.
 const VISITORS_MAX: usize = 1000;
+/// Silence after which those who are under way, or could not come, are given up.
+const QUIET_NS: u64 = 3 * SECOND;
 
 struct Watch<'a> {
     meter: &'a mut Meter,
@@ -37,42 +38,46 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     swarm.connect_all(base, None, &mut Deaf, |_, _| {})?;
     cx.meter.start("cycles", "cycle");
     let started = cx.clock.now_ns();
-    let end = started + seconds(params.seconds);
-    let (mut opened, mut closed) = (0usize, 0u64);
+    // All that are due have their turn, however late: a broker that stalls is charged for them.
+    let wanted = ((params.rate * params.seconds) as usize).max(1);
+    let due_at = |index: usize| started + (index as f64 * 1e9 / params.rate) as u64;
+    let (mut opened, mut closed) = (0, 0);
     let mut arrived = Vec::new();
-    loop {
+    let mut quiet_since = started;
+    while closed < wanted && swarm.broken == 0 {
         let now = cx.clock.now_ns();
-        if now >= end {
+        if opened == closed {
+            // Nobody is awaited.
+            quiet_since = now;
+        } else if now - quiet_since > QUIET_NS && now >= due_at(wanted) {
             break;
         }
-        let due_at = |index: usize| started + (index as f64 * 1e9 / params.rate) as u64;
-        while due_at(opened) <= now && (opened as u64).saturating_sub(closed) < VISITORS_MAX as u64
-        {
-            visit(&mut swarm, greeting("visitor", opened), due_at(opened))?;
+        while opened < wanted && due_at(opened) <= now && opened - closed < VISITORS_MAX {
+            swarm.open_due(greeting("visitor", opened), due_at(opened))?;
             opened += 1;
         }
-        let until = due_at(opened).max(now + MILLISECOND / 10).min(end);
+        let next = if opened < wanted { due_at(opened) } else { now + 10 * MILLISECOND };
+        let until = next.max(now + MILLISECOND / 10);
         swarm.poll(until, &mut Watch { meter: cx.meter, arrived: &mut arrived })?;
         for visitor in arrived.drain(..) {
             swarm.close(visitor, true);
             closed += 1;
+            quiet_since = now;
         }
-        cx.meter.tick(now, closed);
-        if swarm.broken > 0 {
-            let why = swarm.last_error.take().unwrap_or_default();
-            return Err(io::Error::other(format!("a connection ended: {why}")));
-        }
+        cx.meter.tick(now, closed as u64);
     }
-    let phase = cx.meter.finish(closed, None);
+    let phase = cx.meter.finish(closed as u64, None);
     cx.phases.push(phase);
+    if swarm.broken > 0 {
+        let why = swarm.last_error.take().unwrap_or_default();
+        return Err(io::Error::other(format!("a connection ended: {why}")));
+    }
     swarm.close_all();
-    Ok(())
-}
-
-fn visit(swarm: &mut Swarm, greeting: Greeting, due_ns: u64) -> io::Result<()> {
-    let number = swarm.open(greeting)?;
-    if let Some(client) = swarm.client(number) {
-        client.since_ns = due_ns;
+    if closed < wanted {
+        let missing = wanted - closed;
+        return Err(io::Error::other(format!(
+            "{missing} of {wanted} connections were due and got no answer, the last 3 s none did"
+        )));
     }
     Ok(())
 }

@@ -16,13 +16,13 @@ use dunlin_packets::{PacketId, QoS};
 use hdrhistogram::Histogram;
 
 use super::Context;
+use super::burst::Guests;
 use super::steady::Acknowledged;
 use super::watch::{Publisher, Watch, subscriber_id};
 use crate::audit::{Audience, Audit};
 use crate::client::Greeting;
 use crate::clock::{MILLISECOND, SECOND, seconds};
 use crate::meter::LATENCY_MAX_NS;
-use crate::outcome::{Latency, Phase};
 use crate::stamp::{STAMP_LEN, Stamp};
 use crate::swarm::Swarm;
 
@@ -37,7 +37,6 @@ const STALLS_MAX: u32 = 3;
 const FILTERS_MAX: usize = 8;
 /// Bytes that wait for a socket, before its publisher waits too.
 const OUTPUT_MAX: usize = 256 << 10;
-const CONNECTIONS_PER_S: f64 = 200.0;
 
 /// A load that runs.
 pub(super) struct Load<'a, 'b> {
@@ -60,16 +59,9 @@ pub(super) struct Load<'a, 'b> {
     progress: (u64, u64),
     arrivals: Histogram<u64>,
     /// Connections still to come while the load is on.
-    guests: Option<Guests>,
+    pub(super) guests: Option<Guests>,
     /// Times to the acknowledgement, where those are wanted.
     pub(super) acknowledged: Option<Acknowledged>,
-}
-
-#[derive(Debug)]
-struct Guests {
-    since_ns: u64,
-    opened: usize,
-    wanted: usize,
 }
 
 /// Runs the load, and leaves one phase.
@@ -77,17 +69,6 @@ pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
     let duration = cx.params.seconds;
     let mut load = Load::prepare(cx, audience, false)?;
     load.warm_up()?;
-    load.measure("messages", duration)
-}
-
-/// The load, and beside it connections that come at a rate: two phases.
-pub(super) fn run_burst(cx: &mut Context<'_>) -> io::Result<()> {
-    let connections = cx.params.connections;
-    let duration = connections as f64 / CONNECTIONS_PER_S;
-    let mut load = Load::prepare(cx, Audience::Partner, false)?;
-    load.warm_up()?;
-    let since_ns = load.cx.clock.now_ns();
-    load.guests = Some(Guests { since_ns, opened: 0, wanted: connections });
     load.measure("messages", duration)
 }
 
@@ -160,6 +141,7 @@ impl<'a, 'b> Load<'a, 'b> {
 
     /// Runs until everything is as it is going to be.
     pub(super) fn warm_up(&mut self) -> io::Result<()> {
+        self.cx.meter.start("warm-up", "delivery");
         self.run_for(WARM_UP_S)
     }
 
@@ -172,6 +154,9 @@ impl<'a, 'b> Load<'a, 'b> {
         let result = self.run_for(duration_s);
         let mut phase = self.cx.meter.finish(self.audit.received() - self.before, None);
         let drained = result.and_then(|()| self.drain());
+        if let Ok(Some(cut_off)) = &drained {
+            phase.notes.push((*cut_off).into());
+        }
         // What came late came late: its latency counts as well.
         phase.latency = self.cx.meter.latency();
         phase.account = Some(self.audit.account());
@@ -187,29 +172,10 @@ impl<'a, 'b> Load<'a, 'b> {
         }
         let seconds = phase.seconds;
         self.cx.phases.push(phase);
-        if let Some(guests) = &self.guests {
-            let missing = (guests.opened as u64).saturating_sub(self.arrivals.len());
-            let mut phase = self.arrivals_phase(seconds);
-            if missing > 0 {
-                phase.notes.push(format!("{missing} connections got no answer"));
-            }
-            self.cx.phases.push(phase);
-        }
+        let arrivals = self.guests.as_ref().map(|guests| guests.phase(&self.arrivals, seconds));
+        self.cx.phases.extend(arrivals);
         self.swarm.close_all();
-        drained
-    }
-
-    fn arrivals_phase(&self, seconds: f64) -> Phase {
-        let count = self.arrivals.len();
-        Phase {
-            name: "arrivals".into(),
-            unit: "connection".into(),
-            count,
-            seconds,
-            per_s: count as f64 / seconds,
-            latency: Latency::of(&self.arrivals),
-            ..Phase::default()
-        }
+        drained.map(|_| ())
     }
 
     fn run_for(&mut self, duration_s: f64) -> io::Result<()> {
@@ -223,7 +189,9 @@ impl<'a, 'b> Load<'a, 'b> {
                 }
                 return Ok(());
             }
-            self.open_guests(now)?;
+            if let Some(guests) = &mut self.guests {
+                guests.open(now, &self.cx.prefix, &mut self.swarm)?;
+            }
             let until = if self.cx.params.rate > 0.0 {
                 self.send_scheduled(now)
             } else {
@@ -253,17 +221,6 @@ impl<'a, 'b> Load<'a, 'b> {
         if self.swarm.broken > 0 {
             let why = self.swarm.last_error.take().unwrap_or_default();
             return Err(io::Error::other(format!("a connection ended: {why}")));
-        }
-        Ok(())
-    }
-
-    fn open_guests(&mut self, now: u64) -> io::Result<()> {
-        let Some(guests) = &mut self.guests else { return Ok(()) };
-        let due = ((now - guests.since_ns) as f64 * CONNECTIONS_PER_S / 1e9) as usize;
-        while guests.opened < due.min(guests.wanted) {
-            let client_id = format!("{}-g{}", self.cx.prefix, guests.opened);
-            self.swarm.open(Greeting { client_id, ..Greeting::default() })?;
-            guests.opened += 1;
         }
         Ok(())
     }
@@ -377,14 +334,19 @@ impl<'a, 'b> Load<'a, 'b> {
             && self.publishers.iter().any(|publisher| !publisher.waiting.is_empty())
     }
 
-    /// Sends what was due, and waits for what is under way.
-    fn drain(&mut self) -> io::Result<()> {
+    /// Sends what was due, and waits for what is under way. Says if the wait was cut off.
+    fn drain(&mut self) -> io::Result<Option<&'static str>> {
         let started = self.cx.clock.now_ns();
         let (mut received, mut since) = (self.audit.received(), started);
         while !self.audit.is_complete() || self.unsent() > 0 || self.is_unacknowledged() {
             let now = self.cx.clock.now_ns();
-            if now - since > QUIET_NS || now - started > DRAIN_MAX_NS {
-                return Ok(());
+            if now - since > QUIET_NS {
+                return Ok(None);
+            }
+            if now - started > DRAIN_MAX_NS {
+                return Ok(Some(
+                    "deliveries still came 30 s after the end: the rest counts as lost",
+                ));
             }
             if self.cx.params.rate > 0.0 {
                 self.send_scheduled(self.measured.end.min(now));
@@ -394,6 +356,6 @@ impl<'a, 'b> Load<'a, 'b> {
                 (received, since) = (self.audit.received(), now);
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

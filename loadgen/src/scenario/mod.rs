@@ -1,5 +1,6 @@
 //! The scenarios: what each does, under which name, with which figures.
 
+mod burst;
 mod catalogue;
 mod churn;
 mod connect;
@@ -13,6 +14,8 @@ mod steady;
 mod watch;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +144,10 @@ pub(crate) struct Context<'a> {
     pub(crate) clock: Clock,
     pub(crate) meter: &'a mut Meter,
     pub(crate) params: Params,
+    /// Somebody wants an end.
+    pub(crate) is_over: Arc<AtomicBool>,
+    /// Nothing has been asked of the broker by this run before.
+    pub(crate) is_first: bool,
     /// Begins every topic and client identifier of this run.
     pub(crate) prefix: String,
     pub(crate) phases: Vec<Phase>,
@@ -148,7 +155,21 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     fn swarm(&self) -> io::Result<Swarm> {
-        Swarm::new(self.target.clone(), self.clock)
+        Swarm::new(self.target.clone(), self.clock, Arc::clone(&self.is_over))
+    }
+
+    /// Clients that tidy up, also when an end is wanted.
+    fn tidy_swarm(&self) -> io::Result<Swarm> {
+        Swarm::new(self.target.clone(), self.clock, Arc::default())
+    }
+
+    /// Ends stored sessions, so that nothing is left behind.
+    fn forget(&self, sessions: impl IntoIterator<Item = Greeting>) -> io::Result<()> {
+        let mut swarm = self.tidy_swarm()?;
+        let clean = |session| Greeting { keeps_session: false, filters: Vec::new(), ..session };
+        swarm.connect_all(sessions.into_iter().map(clean), None, &mut Deaf, |_, _| {})?;
+        swarm.close_all();
+        Ok(())
     }
 }
 
@@ -157,7 +178,7 @@ impl Scenario {
     pub(crate) fn figures(&self) -> String {
         let figures = self.kind.uses().iter().map(|name| match (*name, self.params.get(name)) {
             ("rate", 0.0) => "as fast as it goes".into(),
-            ("rate", rate) => format!("{rate} per second"),
+            ("rate", rate) => format!("{} per second", (rate * 100.0).round() / 100.0),
             (name, figure) => format!("{name} {figure}"),
         });
         figures.collect::<Vec<String>>().join(", ")
@@ -198,41 +219,56 @@ impl Scenario {
         target: &Target,
         clock: Clock,
         meter: &mut Meter,
-        scaled: Option<String>,
+        is_over: &Arc<AtomicBool>,
+        is_first: bool,
     ) -> Outcome {
         meter.scenario(self.name);
-        let prefix = format!("bench-{:x}", crate::clock::run_id());
-        let mut cx =
-            Context { target, clock, meter, params: self.params, prefix, phases: Vec::new() };
+        let mut cx = Context {
+            target,
+            clock,
+            meter,
+            params: self.params,
+            is_over: Arc::clone(is_over),
+            is_first,
+            prefix: format!("bench-{:x}", crate::clock::run_id()),
+            phases: Vec::new(),
+        };
         let result = match self.kind {
             Kind::Load(audience) => load::run(&mut cx, audience),
             Kind::Connect => connect::run(&mut cx),
             Kind::Churn => churn::run(&mut cx),
-            Kind::Burst => load::run_burst(&mut cx),
+            Kind::Burst => burst::run(&mut cx),
             Kind::Offline(audience) => offline::run(&mut cx, audience),
             Kind::Queue => queue::run(&mut cx),
             Kind::Steady => steady::run(&mut cx),
             Kind::Retained => retained::run(&mut cx),
             Kind::Filters => filters::run(&mut cx),
         };
+        Outcome { phases: cx.phases, ..self.outcome(result.err().map(|error| error.to_string())) }
+    }
+
+    /// What comes of it without a phase.
+    pub(crate) fn outcome(&self, failed: Option<String>) -> Outcome {
         Outcome {
             scenario: self.name.into(),
             about: self.about.into(),
             params: self.params,
             figures: self.figures(),
-            scaled,
-            failed: result.err().map(|error| error.to_string()),
-            phases: cx.phases,
+            scaled: None,
+            failed,
+            phases: Vec::new(),
         }
     }
-}
 
-/// Ends stored sessions, so that nothing is left behind.
-fn forget(swarm: &mut Swarm, sessions: impl IntoIterator<Item = Greeting>) -> io::Result<()> {
-    let clean = |session| Greeting { keeps_session: false, filters: Vec::new(), ..session };
-    swarm.connect_all(sessions.into_iter().map(clean), None, &mut Deaf, |_, _| {})?;
-    swarm.close_all();
-    Ok(())
+    /// No longer than `seconds_max`, if it goes by time.
+    pub(crate) fn shorten(&mut self, seconds_max: f64) {
+        let params = &mut self.params;
+        params.seconds = params.seconds.min(seconds_max);
+        if self.kind == Kind::Burst {
+            let connections = seconds_max * burst::CONNECTIONS_PER_S;
+            params.connections = params.connections.min((connections as usize).max(1));
+        }
+    }
 }
 
 /// The broker's process, if its number is known.

@@ -5,8 +5,8 @@ use std::io;
 
 use dunlin_packets::QoS;
 
+use super::Context;
 use super::flow::{Flow, Plan, Readers};
-use super::{Context, forget};
 use crate::audit::{Audience, Audit};
 use crate::client::{Deaf, Greeting};
 
@@ -16,19 +16,30 @@ const ARRIVING_MAX: usize = 100;
 /// Two phases: the messages are stored, and drained. For `Everybody` there is one topic, and what
 /// is stored is counted by deliveries; else every session has a topic of its own.
 pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
-    let params = cx.params;
-    let prefix = cx.prefix.clone();
-    let sessions = params.subscribers;
+    let (prefix, params) = (cx.prefix.clone(), cx.params);
     let is_shared = audience == Audience::Everybody;
-    let qos = QoS::from_bits(params.qos).unwrap_or_default();
     let session = |number: usize| Greeting {
         client_id: format!("{prefix}-{number}"),
         keeps_session: true,
         filters: vec![format!("{prefix}/{}", if is_shared { 0 } else { number })],
-        qos,
+        qos: QoS::from_bits(params.qos).unwrap_or_default(),
     };
+    let result = store_and_drain(cx, audience, session);
+    let forgotten = cx.forget((0..params.subscribers).map(session));
+    result.and(forgotten)
+}
+
+fn store_and_drain(
+    cx: &mut Context<'_>,
+    audience: Audience,
+    session: impl Fn(usize) -> Greeting,
+) -> io::Result<()> {
+    let params = cx.params;
+    let prefix = cx.prefix.clone();
+    let sessions = params.subscribers;
+    let is_shared = audience == Audience::Everybody;
     let mut swarm = cx.swarm()?;
-    swarm.connect_all((0..sessions).map(session), None, &mut Deaf, |_, _| {})?;
+    swarm.connect_all((0..sessions).map(&session), None, &mut Deaf, |_, _| {})?;
     swarm.close_all();
 
     let publisher =
@@ -82,5 +93,5 @@ pub(super) fn run(cx: &mut Context<'_>, audience: Audience) -> io::Result<()> {
     }
     flow.cx.phases.push(phase);
     swarm.close_all();
-    forget(&mut swarm, (0..sessions).map(session))
+    Ok(())
 }

@@ -57,6 +57,8 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     let mut phase = flow.cx.meter.finish(account.received, Some(account));
     // Those are the age of the backlog, not the broker's doing.
     phase.latency = None;
+    // MQTT has no way to end it.
+    phase.notes.push(format!("the empty queue {prefix} is left behind, until its group expires"));
     if swarm.broken > 0 {
         let why = swarm.last_error.take().unwrap_or_default();
         phase.notes.push(format!("{} connections ended, the last: {why}", swarm.broken));

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
+use super::Context;
 use super::load::Load;
 use super::watch::subscriber_id;
-use super::{Context, forget};
 use crate::audit::Audience;
 use crate::client::Greeting;
 use crate::clock::{SECOND, seconds};
@@ -113,6 +113,14 @@ impl Acknowledged {
 
 /// Two phases: the deliveries, and the acknowledgements of their publications.
 pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
+    let result = load(cx);
+    let session =
+        |number| Greeting { client_id: subscriber_id(&cx.prefix, number), ..Greeting::default() };
+    let forgotten = cx.forget((0..cx.params.subscribers).map(session));
+    result.and(forgotten)
+}
+
+fn load(cx: &mut Context<'_>) -> io::Result<()> {
     let duration_s = cx.params.seconds;
     let mut load = Load::prepare(cx, Audience::Partner, true)?;
     load.warm_up()?;
@@ -123,10 +131,7 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
         messages.notes.extend(disk_over_time(messages));
     }
     load.cx.phases.extend(acknowledged);
-    let Load { cx, swarm, .. } = &mut load;
-    let session =
-        |number| Greeting { client_id: subscriber_id(&cx.prefix, number), ..Greeting::default() };
-    forget(swarm, (0..cx.params.subscribers).map(session))
+    Ok(())
 }
 
 /// What was on disk in the course of a phase, if that is known.
