@@ -4,9 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install_bench_tools.sh
-counts=target/gungraun/dunlin-benches/instructions/instructions
+target=${CARGO_TARGET_DIR:-target}
+counts=$target/gungraun/dunlin-benches/instructions/instructions
 # Without earlier runs there is nothing to compare with but the budgets.
-rm -rf target/gungraun
-PATH="$PWD/.tools/bin:$PATH" cargo bench --quiet -p dunlin-benches --bench instructions -- \
-    --save-summary=json >target/instructions.txt 2>&1 || { cat target/instructions.txt && exit 1; }
+rm -rf "$target/gungraun"
+PATH="$PWD/.tools/bin:$PATH" cargo bench --quiet -p dunlin-benches --features callgrind \
+    --bench instructions -- --save-summary=json >"$target/instructions.txt" 2>&1 ||
+    { cat "$target/instructions.txt" && exit 1; }
 cargo run --release --quiet -p dunlin-benches --bin dunlin-budgets -- benches/budgets.toml "$counts"

@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+. scripts/lib.sh
 rounds=2
 seconds=4
 brokers="dunlin mosquitto nats rumqttd aedes"
@@ -17,15 +18,16 @@ out=target/compare-$(date +%Y-%m-%d)
 scenarios=()
 while [ $# -gt 0 ]; do
     case "$1" in
-    --rounds) rounds=$2 && shift 2 ;;
-    --seconds) seconds=$2 && shift 2 ;;
-    --brokers) brokers=$2 && shift 2 ;;
-    --out) out=$2 && shift 2 ;;
+    --rounds) needs_value "$@" && rounds=$2 && shift 2 ;;
+    --seconds) needs_value "$@" && seconds=$2 && shift 2 ;;
+    --brokers) needs_value "$@" && brokers=$2 && shift 2 ;;
+    --out) needs_value "$@" && out=$2 && shift 2 ;;
     --*) echo "$0: unknown option $1" >&2 && exit 2 ;;
     *) scenarios+=("$1") && shift ;;
     esac
 done
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || { echo "$0: --rounds is a number from 1 to 99" >&2 && exit 2; }
+[[ $seconds =~ ^[0-9]*\.?[0-9]+$ ]] || { echo "$0: --seconds is a number" >&2 && exit 2; }
 [ ${#scenarios[@]} -gt 0 ] || scenarios=(
     flood-fan-out flood-fan-out-q1 flood-pairs flood-pairs-q1 flood-pairs-q2 fan-in flood-shared
     latency-fan-out latency-pairs idle churn-500 offline retained filters
@@ -33,10 +35,12 @@ done
 
 scripts/install_brokers.sh
 cargo build --release --quiet -p dunlin -p dunlin-bench
-bench=target/release/dunlin-bench
-"$bench" list >/dev/null
+bench=$bin/dunlin-bench
+for scenario in "${scenarios[@]}"; do
+    "$bench" list | grep -q "^$scenario " ||
+        { echo "$0: there is no scenario $scenario; dunlin-bench list names them" >&2 && exit 2; }
+done
 mkdir -p "$out"
-. scripts/lib.sh
 
 # Starts the broker $1 on a port of its own; sets $pid and $port.
 start() {
@@ -104,7 +108,7 @@ for round in $(seq "$rounds"); do
             start "$broker" || { stop && continue; }
             echo "round $round: $scenario, $broker"
             # A broker that cannot do it shows in the table.
-            timeout 120 "$bench" run "$scenario" -p "$port" --pid "$pid" --broker "$broker" \
+            run timeout 120 "$bench" run "$scenario" -p "$port" --pid "$pid" --broker "$broker" \
                 --seconds-max "$seconds" --json "$json" >"$work/run" 2>&1 ||
                 { grep -E 'FAILED|dunlin-bench' "$work/run" || echo "    stopped after 120 s"; }
             [ ! -f "$json" ] || files+=("$json")
@@ -117,9 +121,9 @@ done
     echo "Brokers side by side, $(date -u +%Y-%m-%d), $(nproc) cores, $(uname -sr)"
     echo "CPU is that of the broker's process, user and system, for each of what is counted."
     echo
-    "$bench" against-send --rounds "$rounds" --seconds 2
+    "$bench" against-send --rounds "$((rounds + 1))" --seconds 2
     echo
-    "$bench" against-send --rounds "$rounds" --seconds 2 --burst 16
+    "$bench" against-send --rounds "$((rounds + 1))" --seconds 2 --burst 16
     "$bench" table "${files[@]}"
 } | tee "$out/table.txt"
 "$bench" report "${files[@]}" -o "$out/report.html"

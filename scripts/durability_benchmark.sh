@@ -10,20 +10,20 @@ out=target/bench
 # So that half a minute is enough to see the log cleaned up.
 steady=(--seconds 30)
 steady_broker=(--set storage.clean_above_bytes=16MiB --set storage.segment_bytes=4MiB)
+. scripts/lib.sh
 while [ $# -gt 0 ]; do
     case $1 in
     --long) steady=(--seconds 600) && steady_broker=() ;;
-    --out) out=$2 && shift ;;
+    --out) needs_value "$@" && out=$2 && shift ;;
     *) echo "$0: unknown option $1" >&2 && exit 2 ;;
     esac
     shift
 done
 cargo build --release --quiet -p dunlin -p dunlin-bench -p dunlin-benches
 mkdir -p "$out"
-. scripts/lib.sh
 # Not in a temporary directory: that may be memory.
 data=$PWD/target/durability-$$
-trap 'stop; rm -rf "$work" "$data"' EXIT
+scratch+=("$data")
 failed=0
 
 scenario() {
@@ -33,7 +33,7 @@ scenario() {
     local broker=()
     [ "$name" != durable-steady ] || broker=("${steady_broker[@]}")
     start_dunlin --data-dir "$data" --set "durability.level=$level" "${broker[@]}"
-    target/release/dunlin-bench run "$name" -p "$port" --pid "$pid" --data-dir "$data" \
+    run "$bin/dunlin-bench" run "$name" -p "$port" --pid "$pid" --data-dir "$data" \
         --broker "$level" --json "$work/$name-$level.json" "$@" || failed=1
     stop
 }
@@ -49,11 +49,11 @@ scenario durable-steady fsync "${steady[@]}"
 rm -rf "$data"
 
 echo && echo "== write amplification"
-target/release/dunlin-amplification "$data" | tee "$work/amplification" || failed=1
+run "$bin/dunlin-amplification" "$data" > >(tee "$work/amplification") || failed=1
 echo && echo "== restart"
-target/release/dunlin-restart --dir "$data" | tee "$work/restart" || failed=1
+run "$bin/dunlin-restart" --dir "$data" > >(tee "$work/restart") || failed=1
 
-target/release/dunlin-bench report "$work"/*.json -o "$out/durability-$(date +%F).html"
+"$bin/dunlin-bench" report "$work"/*.json -o "$out/durability-$(date +%F).html"
 echo
 python3 - "$work" <<'END' || failed=1
 import json, pathlib, re, sys

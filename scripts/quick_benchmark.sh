@@ -4,14 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=target/bench
-[ "${1:-}" != --out ] || { out=$2 && shift 2; }
+. scripts/lib.sh
+[ "${1:-}" != --out ] || { needs_value "$@" && out=$2 && shift 2; }
 cargo build --release --quiet -p dunlin -p dunlin-bench
 mkdir -p "$out"
-. scripts/lib.sh
 start_dunlin
 name=$out/quick-$(date +%Y-%m-%d)
-target/release/dunlin-bench run flood-fan-out flood-fan-out-q1 flood-pairs-q1 flood-pairs-q2 fan-in \
-    flood-shared latency-fan-out latency-pairs idle churn-500 offline retained filters \
+# Memory is measured first: one that has been larger takes what it has already.
+run "$bin/dunlin-bench" run idle flood-fan-out flood-fan-out-q1 flood-pairs-q1 flood-pairs-q2 fan-in \
+    flood-shared latency-fan-out latency-pairs churn-500 offline retained filters \
     --seconds-max 2 -p "$port" --pid "$pid" --broker dunlin \
     --json "$name.json" --html "$name.html" "$@"
 echo "$name.html"

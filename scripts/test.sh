@@ -17,7 +17,7 @@ step "licences and duplicate crates"
 .tools/bin/cargo-deny --log-level error check bans licenses sources
 
 step "lints"
-cargo clippy --workspace --all-targets --quiet -- -D warnings
+cargo clippy --workspace --all-targets --features dunlin-benches/callgrind --quiet -- -D warnings
 
 step "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

@@ -1,5 +1,5 @@
 //! The way of a message by instructions, counted by callgrind: the same figure on any machine,
-//! whatever else it does. `benches/budgets.toml` holds them.
+//! whatever else it does. `benches/budgets.toml` holds them; the Go broker's report has none.
 
 #![allow(missing_docs, unused_qualifications)] // of what the macros make
 

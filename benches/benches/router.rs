@@ -1,6 +1,9 @@
 //! The router: look-up of a topic among many filters, subscribing, share groups.
+//!
+//! The Go broker's report has no figure for it.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use dunlin_router::{
@@ -66,20 +69,50 @@ fn matching(criterion: &mut Criterion) {
     }
 }
 
-/// A subscription that comes and goes among many, and the same between look-ups.
+/// Subscriptions that come to many and go, each measured by itself.
+#[allow(clippy::disallowed_methods)] // criterion's own way to leave something out of the time
 fn changes(criterion: &mut Criterion) {
+    const ROUND: u32 = 1000;
+    for (shape, sizes) in [("exact", &[100, 10_000, 1_000_000][..]), ("plus", &[10_000])] {
+        let mut group = criterion.benchmark_group(format!("subscriptions/{shape}"));
+        for &filters in sizes {
+            let mut index = index(filters, shape);
+            let more: Vec<_> = (filters..filters + ROUND).map(|n| (n, filter(n, shape))).collect();
+            // So many come, then so many go: each of both is timed, one of them is asked for.
+            let mut rounds = |count: u64, wanted: usize| {
+                let mut times = [Duration::ZERO; 2];
+                let rounds = count.div_ceil(u64::from(ROUND));
+                let mut added = Vec::with_capacity(more.len());
+                for _ in 0..rounds {
+                    let start = Instant::now();
+                    added.extend(more.iter().map(|(number, filter)| {
+                        index.subscribe(filter, target(*number), Subscription::default()).filter
+                    }));
+                    let middle = Instant::now();
+                    for (id, (number, _)) in added.drain(..).zip(&more) {
+                        index.unsubscribe(id, target(*number), |_| ());
+                    }
+                    times[0] += middle - start;
+                    times[1] += middle.elapsed();
+                }
+                times[wanted].mul_f64(count as f64 / (rounds * u64::from(ROUND)) as f64)
+            };
+            for (wanted, name) in ["subscribe", "unsubscribe"].into_iter().enumerate() {
+                group.bench_function(BenchmarkId::new(name, filters), |bencher| {
+                    bencher.iter_custom(|count| rounds(count, wanted));
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+/// A subscription that comes and goes between look-ups.
+fn mixed(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("subscriptions");
     for filters in [10_000u32, 1_000_000] {
         let mut index = index(filters, "exact");
         let mut number = filters;
-        group.bench_function(BenchmarkId::new("subscribe+unsubscribe", filters), |bencher| {
-            bencher.iter(|| {
-                number += 1;
-                let filter = filter(number, "exact");
-                let added = index.subscribe(&filter, target(number), Subscription::default());
-                index.unsubscribe(added.filter, target(number), |_| ());
-            });
-        });
         let topics: Vec<_> = (0..1000).map(|number| topic(number, "exact")).collect();
         group.bench_function(BenchmarkId::new("mixed, 1 change per 10 look-ups", filters), |b| {
             b.iter(|| {
@@ -121,7 +154,37 @@ fn shared(criterion: &mut Criterion) {
         });
     }
     group.finish();
+
+    let mut group = criterion.benchmark_group("share-group");
+    let mut groups = ShareGroups::new(Strategy::RoundRobin, 7);
+    let member = |key| Member { key, subscription: Subscription::default() };
+    for members in [10, 1000] {
+        let name = format!("$share/{members}/t");
+        (0..members).for_each(|key| _ = groups.join(&name, member(key), true));
+        group.bench_function(BenchmarkId::new("join+leave", members), |bencher| {
+            bencher.iter(|| {
+                let id = groups.join(&name, member(members), true);
+                black_box(groups.leave(id, members))
+            });
+        });
+    }
+    // A topic that a filter of a group matches, among many: found, and a member picked.
+    let mut index = index(10_000, "plus");
+    let id = groups.join("$share/g/site/+/device/7", member(0), true);
+    index.subscribe("site/+/device/7", Target::Group(id), Subscription::default());
+    group.bench_function("match and pick among 10,000 filters", |bencher| {
+        let mut publisher = 0;
+        bencher.iter(|| {
+            publisher += 1;
+            for matched in index.route("site/7/device/7", &mut ()).matches {
+                if let Target::Group(id) = matched.target() {
+                    black_box(groups.pick(id, "site/7/device/7", publisher, None));
+                }
+            }
+        });
+    });
+    group.finish();
 }
 
-criterion_group!(benches, matching, changes, shared);
+criterion_group!(benches, matching, changes, mixed, shared);
 criterion_main!(benches);

@@ -13,6 +13,9 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Budgets {
+    /// What the figures in `report` are of: the last column's name.
+    #[serde(default)]
+    report: String,
     budget: Vec<Budget>,
 }
 
@@ -79,7 +82,11 @@ fn run(file: &Path, instructions: &Path) -> Result<bool, String> {
         std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let budgets: Budgets =
         toml_edit::de::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    println!("{:<54} {:>14} {:>12}  verdict  Go broker's report", "budget", "limit", "measured");
+    let width = budgets.budget.iter().map(|budget| budget.name.len()).max().unwrap_or(0);
+    println!(
+        "{:<width$} {:>14} {:>12}  verdict  {}",
+        "budget", "limit", "measured", budgets.report
+    );
     let mut passed = true;
     for budget in &budgets.budget {
         let measured = measures::measure(&budget.measure, instructions)?;
@@ -87,7 +94,7 @@ fn run(file: &Path, instructions: &Path) -> Result<bool, String> {
         let verdict = budget.judge(measured)?;
         passed &= verdict != Verdict::Fail;
         println!(
-            "{:<54} {:>14} {:>12}  {:<7}  {}",
+            "{:<width$} {:>14} {:>12}  {:<7}  {}",
             budget.name,
             budget.limit(),
             trimmed(measured),
