@@ -204,7 +204,15 @@ impl DeliveryQueue {
     #[inline]
     #[must_use]
     pub fn is_high(&self, limits: &QueueLimits) -> bool {
-        self.entries.len() * 2 >= limits.messages_max || self.bytes * 2 >= limits.bytes_max
+        self.would_be_high(0, 0, limits)
+    }
+
+    /// Whether it would be with so many messages more, of so many bytes together.
+    #[inline]
+    #[must_use]
+    pub fn would_be_high(&self, count: usize, bytes: usize, limits: &QueueLimits) -> bool {
+        (self.entries.len() + count) * 2 >= limits.messages_max
+            || (self.bytes + bytes) * 2 >= limits.bytes_max
     }
 
     /// Whether the queue is at an eighth or less: time to let them go on.
@@ -255,24 +263,22 @@ impl DeliveryQueue {
         true
     }
 
-    /// Whether so many messages of so many bytes together fit in.
-    #[inline]
-    #[must_use]
-    pub fn has_room_for(&self, count: usize, bytes: usize, limits: &QueueLimits) -> bool {
-        self.entries.len() + count <= limits.messages_max && self.bytes + bytes <= limits.bytes_max
-    }
-
     /// Appends messages of `bytes` bytes together, without identifiers of several subscriptions,
     /// for which there is room.
     #[inline]
-    pub fn append(&mut self, entries: impl Iterator<Item = Entry>, bytes: usize) {
+    pub fn append(&mut self, mut entries: impl ExactSizeIterator<Item = Entry>, bytes: usize) {
         self.bytes += bytes;
-        self.entries.extend(entries);
+        if entries.len() > 1 {
+            self.entries.extend(entries);
+        } else if let Some(entry) = entries.next() {
+            self.entries.push_back(entry);
+        }
     }
 
     #[inline]
     fn has_room(&self, len: usize, limits: &QueueLimits) -> bool {
-        self.entries.is_empty() || self.has_room_for(1, len, limits)
+        self.entries.is_empty()
+            || self.entries.len() < limits.messages_max && self.bytes + len <= limits.bytes_max
     }
 
     /// The next one, left in the queue.

@@ -276,8 +276,8 @@ impl Session {
     }
 
     /// Puts several messages into the queue of a session that is online, of `bytes` bytes together
-    /// and none of them with identifiers of several subscriptions. `false` when there is not room
-    /// for all, or no connection: then nothing has happened.
+    /// and none of them with identifiers of several subscriptions. `false` when the queue would be
+    /// half full: then nothing has happened.
     #[inline]
     pub fn enqueue_all(
         &mut self,
@@ -285,11 +285,12 @@ impl Session {
         bytes: usize,
         limits: &QueueLimits,
     ) -> bool {
-        let fits = self.is_online() && self.queue.has_room_for(entries.len(), bytes, limits);
-        if fits {
+        debug_assert!(self.is_online());
+        let stays_low = !self.queue.would_be_high(entries.len(), bytes, limits);
+        if stays_low {
             self.queue.append(entries, bytes);
         }
-        fits
+        stays_low
     }
 
     /// Whether there is something to deliver, now or when there is room in flight.

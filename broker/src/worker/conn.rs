@@ -93,15 +93,21 @@ enum Room {
 }
 
 /// One connection. Its buffers are empty, without memory, while nothing is pending. A fan-out goes
-/// through thousands of these, so what a flush looks at comes first, in one line of the cache.
+/// through thousands of these, so what a flush looks at is in one line of the cache: the second, as
+/// that of a session is a first one, and the two should not be after the same places. `control` is
+/// last, because the slab's mark of a place that is taken is kept in a `Vec`, and by preference at
+/// an end of the structure.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Conn<L> {
+    pub(super) peer: Peer,
+    /// Sessions that cannot keep up with what this connection publishes.
+    pub(super) pauses: u32,
+    /// The beginning of a packet whose rest has not come, and packets behind a pause.
+    pub(super) input: Vec<u8>,
     generation: u32,
     pub(super) link: L,
     pub(super) phase: Phase,
-    /// Packets to be sent that are not publications.
-    pub(super) control: Vec<u8>,
     pub(super) unsent: Option<Box<Unsent>>,
     /// In the list of connections to flush.
     pub(super) is_dirty: bool,
@@ -118,11 +124,8 @@ pub(super) struct Conn<L> {
     pub(super) is_waiting: bool,
     /// A timer is set for it.
     pub(super) has_timer: bool,
-    /// Sessions that cannot keep up with what this connection publishes.
-    pub(super) pauses: u32,
-    pub(super) peer: Peer,
-    /// The beginning of a packet whose rest has not come, and packets behind a pause.
-    pub(super) input: Vec<u8>,
+    /// Packets to be sent that are not publications.
+    pub(super) control: Vec<u8>,
 }
 
 impl<L> Conn<L> {

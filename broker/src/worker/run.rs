@@ -135,30 +135,18 @@ impl<T: Transport> Worker<T> {
             // What is retained is no part of a run, so no flag has to pass.
             retain: false,
         });
-        let is_usual =
-            slot.pressure.is_none() && slot.session.enqueue_all(entries, run.bytes, limits);
-        if !is_usual || slot.session.queue().is_high(limits) {
-            return self.deliver_run_slowly(session, matched, run, is_usual);
-        }
-        if let Some(conn) = slot.conn {
-            self.mark_dirty(conn);
+        // With a connection it is online; that is on a line of the cache that is looked at anyway.
+        let conn = slot.conn.filter(|_| slot.pressure.is_none());
+        match conn.filter(|_| slot.session.enqueue_all(entries, run.bytes, limits)) {
+            Some(conn) => self.mark_dirty(conn),
+            None => self.deliver_run_slowly(session, matched, run),
         }
     }
 
-    /// For a session that is offline, or whose queue fills. The messages may be in it already; if
-    /// not, each goes in on its own, as the one that makes the queue half full changes what the
-    /// queue may hold for those behind it.
+    /// For a session that is offline, or whose queue fills. Each message goes in on its own, as the
+    /// one that makes the queue half full changes what the queue may hold for those behind it.
     #[cold]
-    fn deliver_run_slowly(
-        &mut self,
-        session: SessionId,
-        matched: &Match,
-        run: &mut Run,
-        is_queued: bool,
-    ) {
-        if is_queued {
-            return self.after_delivery(session, run.publisher, false);
-        }
+    fn deliver_run_slowly(&mut self, session: SessionId, matched: &Match, run: &mut Run) {
         for (shares, published) in &mut run.shares {
             let entry = Entry {
                 message: shares.hand_out(),
