@@ -42,11 +42,13 @@ pub enum DropReason {
     CaptureRefused,
     /// A partitioned queue let it go unread: too old, or to make room.
     QueueRetention,
+    /// Its publisher may not publish to that topic.
+    NotAuthorized,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::QueueFullNewest,
         Self::QueueFullOldest,
         Self::QueueFullDisconnect,
@@ -63,6 +65,7 @@ impl DropReason {
         Self::QueueRefused,
         Self::CaptureRefused,
         Self::QueueRetention,
+        Self::NotAuthorized,
     ];
 
     /// The name it is counted under.
@@ -85,6 +88,7 @@ impl DropReason {
             Self::QueueRefused => "queue-refused",
             Self::CaptureRefused => "capture-refused",
             Self::QueueRetention => "queue-retention",
+            Self::NotAuthorized => "not-authorized",
         }
     }
 }

@@ -154,6 +154,12 @@ impl Message {
         std::str::from_utf8(self.topic_bytes()).expect("a topic is stored from a string")
     }
 
+    /// The topic name for people; empty if the bytes are on disk only.
+    #[must_use]
+    pub fn topic_if_here(&self) -> &str {
+        if self.is_absent() { "" } else { self.topic() }
+    }
+
     /// The topic name, for those who only copy it: once per subscriber, a look for invalid UTF-8
     /// would cost more than the copy.
     #[inline]

@@ -50,6 +50,6 @@ pub use level::Level;
 pub use limits::Limits;
 pub use offer::{LEVEL_PROPERTY, Offer, Refusal, SYS_PREFIX};
 pub use outbound::Polled;
-pub use session::{Context, Departure, Due, Outcome, Session};
+pub use session::{Context, Departure, Dropped, Due, Outcome, Session};
 pub use stored::StoredState;
 pub use will::Will;

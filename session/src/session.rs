@@ -257,21 +257,24 @@ impl Session {
         entry: Entry,
         limits: &QueueLimits,
         cx: &mut Context<'_>,
-        mut dropped: impl FnMut(DropReason),
+        mut dropped: impl FnMut(DropReason, &Dropped<'_>),
     ) -> bool {
         let keeps_qos0 = cx.limits.queue_qos0_offline || self.is_online();
         if entry.qos == QoS::AtMostOnce && !keeps_qos0 {
+            let topic = cx.pool.get(&entry.message).topic_if_here();
+            dropped(DropReason::OfflineQos0, &Dropped { client_id: &self.client_id, topic });
             entry.release(cx.pool);
-            dropped(DropReason::OfflineQos0);
             return false;
         }
         let (is_durable, changes) = (&self.is_durable, &mut *cx.changes);
+        let client_id = &*self.client_id;
         self.queue.push(entry, limits, cx.pool, |reason, entry, pool| {
             if reason == DropReason::QueueFullOldest && *is_durable {
                 note_done(entry, pool, changes);
             }
             note_answer(entry, Answer::Unsent, pool, changes);
-            dropped(reason);
+            let topic = pool.get(&entry.message).topic_if_here();
+            dropped(reason, &Dropped { client_id, topic });
         })
     }
 
@@ -341,6 +344,15 @@ impl Session {
     ) -> Vec<Entry> {
         self.queue.extract(pool, is_wanted)
     }
+}
+
+/// What a session did not take.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropped<'a> {
+    /// Whose session it is.
+    pub client_id: &'a str,
+    /// Topic of the message; empty if its bytes are on disk only.
+    pub topic: &'a str,
 }
 
 /// Whether another member of a share group can get it.

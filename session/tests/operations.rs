@@ -183,7 +183,8 @@ impl Model {
         let entry = Entry { message, identifiers: Identifiers::NONE, group: 0, qos, retain: false };
         let mut cx = Context { limits, pool, changes: &mut Vec::new(), now: *now };
         let queue = limits.queue;
-        session.enqueue(entry, &queue, &mut cx, |reason| panic!("nothing is dropped: {reason:?}"));
+        session
+            .enqueue(entry, &queue, &mut cx, |reason, _| panic!("nothing is dropped: {reason:?}"));
     }
 
     fn poll(&mut self, packets: usize) {

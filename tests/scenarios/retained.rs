@@ -2,6 +2,7 @@
 
 use dunlin::worker::{RetainedLimits, Settings};
 use dunlin_packets::RetainHandling;
+use dunlin_queue::DropReason;
 use dunlin_tests::{Client, Connecting, Publishing, Sim, Subscribing};
 
 fn store(sim: &mut Sim, topic: &str, payload: &str) {
@@ -161,6 +162,56 @@ fn the_store_takes_no_more_than_its_limits_and_counts_the_rest() {
     let client = Client::online(&mut sim, &Connecting::v5("c"));
     client.send(&mut sim, Subscribing::to("#", 0).v5());
     assert_eq!(client.take()[1..], ["PUBLISH a \"z\" retain", "PUBLISH b \"x\" retain"]);
+}
+
+#[test]
+fn what_finds_no_room_to_be_retained_is_refused_where_that_can_be_said() {
+    for workers in [1, 3] {
+        let settings = Settings {
+            retained: RetainedLimits { messages_max: 2, bytes_max: 1000 },
+            ..Settings::default()
+        };
+        let mut sim = Sim::new(workers, settings);
+        let reader = Client::online(&mut sim, &Connecting::v5("r"));
+        reader.send(&mut sim, Subscribing::to("t/#", 0).v5());
+        reader.take();
+        let v5 = Client::online(&mut sim, &Connecting::v5("five"));
+        let mut answers = Vec::new();
+        for (id, topic) in (1..).zip(["t/a", "t/b", "t/c", "t/a"]) {
+            v5.send(&mut sim, Publishing::q1(topic, "x", id).retain().v5());
+            answers.extend(v5.take());
+        }
+        v5.send(&mut sim, Publishing::q2("t/d", "x", 5).retain().v5());
+        answers.extend(v5.take());
+        // One that replaces another has its place.
+        let expected = [
+            "PUBACK 1",
+            "PUBACK 2",
+            "PUBACK 3 QuotaExceeded",
+            "PUBACK 4",
+            "PUBREC 5 QuotaExceeded",
+        ];
+        assert_eq!(answers, expected, "{workers} workers");
+        assert_eq!(reader.take().len(), 3, "what is refused is not delivered");
+        // Nobody can be told by a PUBACK of 3.1.1, nor at QoS 0: it is delivered at least.
+        let v4 = Client::online(&mut sim, &Connecting::v4("four"));
+        v4.send(&mut sim, Publishing::q1("t/e", "x", 1).retain().v4());
+        v5.send(&mut sim, Publishing::q0("t/f", "x").retain().v5());
+        assert_eq!((v4.take().len(), reader.take().len()), (1, 2));
+        let dropped = &sim.stats().dropped;
+        assert_eq!(dropped[DropReason::RetainedLimit as usize], 4);
+        assert_eq!(sim.stats().retained, 2);
+    }
+}
+
+#[test]
+fn what_is_published_to_the_brokers_own_topics_is_counted() {
+    let mut sim = Sim::default();
+    let client = Client::online(&mut sim, &Connecting::v5("c"));
+    client.send(&mut sim, Publishing::q1("$SYS/x", "x", 1).v5());
+    assert_eq!(client.take(), ["PUBACK 1 NotAuthorized"]);
+    client.send(&mut sim, Publishing::q0("$SYS/x", "x").v5());
+    assert_eq!(sim.stats().dropped[DropReason::NotAuthorized as usize], 2);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -58,14 +58,19 @@ fn serve(sources: Sources) -> Result<(), Box<dyn Error>> {
     raise_file_limit();
     let _lock = lock_data_dir(&config.data_dir)?;
     // Before the workers start, so that no signal finds the default action.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let broker = Broker::start(&config)?;
     for address in broker.addresses() {
         // For people and scripts; the log has everything else.
         print(&format!("listening on {address}\n"))?;
     }
-    if let Some(signal) = signals.forever().next() {
-        tracing::info!(signal, "shutting down");
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            tracing::info!(signal, "shutting down");
+            break;
+        }
+        // A terminal that closes, or a log that is rotated, is no reason to end.
+        tracing::warn!("SIGHUP: goes on as it is; the configuration is read at the start only");
     }
     broker.stop()?;
     Ok(())

@@ -318,11 +318,14 @@ pub(super) const TABLE: &[Spec] = &[
     option("retained.available", "Support retained messages.", |c| {
         &mut c.settings.limits.retain_available
     }),
-    option("retained.max_messages", "Topics with a retained message.", |c| {
-        &mut c.settings.retained.messages_max
-    })
+    option(
+        "retained.max_messages",
+        "Topics with a retained message. A publication that would be one more is refused (0x97) if\n\
+         it is of 5.0 and QoS 1 or 2. Any other is delivered and not retained, which is counted.",
+        |c| &mut c.settings.retained.messages_max,
+    )
     .within(0..=COUNT_MAX),
-    option("retained.max_bytes", "Bytes of retained messages.", |c| {
+    option("retained.max_bytes", "Bytes of retained messages; as retained.max_messages.", |c| {
         &mut c.settings.retained.bytes_max
     })
     .within(0..=BYTES_MAX),

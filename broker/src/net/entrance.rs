@@ -81,6 +81,7 @@ impl Entrance {
                         let counts = &self.shared.connections;
                         if !counts.try_add(number, max, listener.connections_max) {
                             tracing::warn!(peer = %address, "refused: too many connections");
+                            worker.count_refused();
                             continue;
                         }
                         // Without it small packets wait for each other's acknowledgements.

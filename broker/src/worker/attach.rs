@@ -228,6 +228,12 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// A connection was not even taken.
+    pub fn count_refused(&mut self) {
+        self.counters.refused += 1;
+        self.counters.touch();
+    }
+
     /// No CONNECT, half a packet, or a peer that does not close.
     pub(super) fn on_conn_timer(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -362,6 +368,10 @@ impl<T: Transport> Worker<T> {
         let mut slot = self.sessions.remove(session);
         let lost = slot.session.clear(&mut self.pool);
         self.counters.drop_many(DropReason::SessionEnded, lost);
+        if lost > 0 {
+            let reason = DropReason::SessionEnded.name();
+            tracing::debug!(client = slot.session.client_id(), lost, reason, "not delivered");
+        }
         end
     }
 

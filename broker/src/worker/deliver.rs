@@ -64,8 +64,10 @@ impl<T: Transport> Worker<T> {
         let mut cx = Context { limits, pool: &mut self.pool, changes, now: self.now };
         let counters = &mut self.counters;
         let mut overflowed = false;
-        let is_queued = slot.session.enqueue(entry, queue_limits, &mut cx, |reason| {
+        let is_queued = slot.session.enqueue(entry, queue_limits, &mut cx, |reason, of| {
             counters.drop(reason);
+            let (client, topic, reason_name) = (of.client_id, of.topic, reason.name());
+            tracing::debug!(client, topic, reason = reason_name, "not delivered");
             overflowed |= reason == DropReason::QueueFullDisconnect;
         });
         (is_queued, overflowed)

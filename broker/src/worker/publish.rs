@@ -56,12 +56,31 @@ impl<T: Transport> Worker<T> {
     #[inline]
     fn publish_for(&mut self, publisher: Publisher, message: &MessageRef) -> ReasonCode {
         if self.pool.get(message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
+            self.not_accepted(publisher, message, DropReason::NotAuthorized);
             ReasonCode::NotAuthorized
+        } else if self.exceeds_retained(message) && self.can_refuse(publisher, message) {
+            self.not_accepted(publisher, message, DropReason::RetainedLimit);
+            ReasonCode::QuotaExceeded
         } else if self.publish(message, Some(publisher.session), Some(publisher.conn)) {
             ReasonCode::Success
         } else {
             ReasonCode::NoMatchingSubscribers
         }
+    }
+
+    /// Whether an acknowledgement can say that the message was not accepted.
+    #[cold]
+    fn can_refuse(&self, publisher: Publisher, message: &MessageRef) -> bool {
+        let version = self.sessions.get(publisher.session).session.version();
+        version == Some(Version::V5) && self.pool.get(message).qos != QoS::AtMostOnce
+    }
+
+    #[cold]
+    fn not_accepted(&mut self, publisher: Publisher, message: &MessageRef, reason: DropReason) {
+        self.counters.drop(reason);
+        let client = self.sessions.get(publisher.session).session.client_id();
+        let topic = self.pool.get(message).topic();
+        tracing::debug!(client, topic, reason = reason.name(), "not accepted");
     }
 
     /// A client's PUBLISH where there is a log, that may have to have it first.

@@ -223,6 +223,17 @@ impl<T: Transport> Worker<T> {
         }
     }
 
+    /// Whether a message is to be retained and there is no room for one more. If its topic may have
+    /// one already, that is seen where it is kept.
+    pub(super) fn exceeds_retained(&self, message: &MessageRef) -> bool {
+        let content = self.pool.get(message);
+        let totals = &self.shared.retained;
+        content.retain
+            && !content.payload().is_empty()
+            && !totals.has_room(None, content.len(), &self.shared.settings.retained)
+            && !totals.may_have(self.topic_hash(message))
+    }
+
     /// A message of another worker that this one keeps.
     pub(super) fn on_retain(&mut self, message: MessageRef, routed: u64, ticket: Option<Ticket>) {
         self.route_to_latecomers(&message, routed);
@@ -310,6 +321,7 @@ impl<T: Transport> Worker<T> {
             // The broker's own figures find room whatever the clients have stored.
             let is_own = topic.starts_with(SYS_PREFIX);
             if !is_own && !totals.has_room(stored, len, &self.shared.settings.retained) {
+                tracing::debug!(topic, reason = DropReason::RetainedLimit.name(), "not retained");
                 self.pool.release(message);
                 return self.counters.drop(DropReason::RetainedLimit);
             }

@@ -272,7 +272,7 @@ impl<T: Transport> Worker<T> {
         let limits = &self.shared.settings.limits;
         let changes = &mut self.changes;
         let mut cx = Context { limits, pool: &mut self.pool, changes, now: self.now };
-        slot.session.enqueue(entry, &NO_LIMITS, &mut cx, |_| {});
+        slot.session.enqueue(entry, &NO_LIMITS, &mut cx, |_, _| {});
         self.after_delivery(session, None, false);
     }
 
