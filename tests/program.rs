@@ -83,6 +83,11 @@ fn a_bad_value_is_named_with_its_line_and_what_would_be_good() {
     assert!(found.contains("syntax.toml:2"), "{found}");
     let found = check("listener.toml", "[[listener]]\naddress = \"nowhere\"\n");
     assert!(found.contains("listener.toml:2: listener.address"), "{found}");
+    let found = check("versions.toml", "[mqtt]\nversions = []\n");
+    assert!(found.contains("versions.toml:2: mqtt.versions: with none"), "{found}");
+    let twice = "[[listener]]\naddress = \"127.0.0.1:1883\"\n".repeat(2);
+    let found = check("twice.toml", &twice);
+    assert!(found.contains("listener.address: 127.0.0.1:1883 is there twice"), "{found}");
 }
 
 #[test]
@@ -124,6 +129,10 @@ fn wrong_commands_are_refused_in_words() {
         let text = String::from_utf8(output.stderr).expect("UTF-8");
         assert!(!output.status.success() && text.contains(expected), "{text}");
     }
+    for command in ["pub", "sub", "config", "check-config", "storage", "torture"] {
+        let output = output(&[command, "--help"]);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{command}");
+    }
     let version = output(&["--version"]);
     assert_eq!(version.stdout, format!("dunlin {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
 }
@@ -149,6 +158,34 @@ fn pub_and_sub_try_a_broker_without_another_client() {
     input.write_all(b"one\ntwo\n").expect("it reads");
     drop(input);
     assert!(lines.wait().expect("it ends").success());
+}
+
+#[test]
+fn sub_settles_what_it_prints_of_a_queue_and_says_why_it_is_refused() {
+    let broker = Running::start(&[]);
+    let port = broker.port().to_string();
+    for payload in ["one", "two"] {
+        let args = ["pub", "-t", "$queue/orders/k", "-m", payload, "-q", "1", "-p", &port];
+        assert!(output(&args).status.success());
+    }
+    let args = ["sub", "-t", "$share/g/$queue/orders", "-c", "1", "-p", &port, "-q"];
+    for payload in ["one\n", "two\n"] {
+        let printed = output(&[&args[..], &["1"]].concat()).stdout;
+        assert_eq!(String::from_utf8_lossy(&printed), payload);
+    }
+    let refused = output(&[&args[..], &["0"]].concat()).stderr;
+    let text = String::from_utf8_lossy(&refused);
+    assert!(text.contains("a queue is consumed at QoS 1 or 2"), "{text}");
+}
+
+#[test]
+fn a_broker_goes_on_at_sighup() {
+    let broker = Running::start(&[]);
+    let pid = broker.pid().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("there is a kill").success());
+    let _ = broker.log_until("SIGHUP", Duration::from_secs(20));
+    let port = broker.port().to_string();
+    assert!(output(&["pub", "-t", "t", "-m", "x", "-q", "1", "-p", &port]).status.success());
 }
 
 #[test]
@@ -201,15 +238,42 @@ fn the_log_names_clients_and_reasons_as_text_and_as_json() {
 }
 
 #[test]
+fn every_figure_is_explained_to_operators() {
+    let text = include_str!("../docs/operations.md");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("figures");
+    let directory = directory.to_str().expect("a path of UTF-8");
+    let broker = Running::start(&["--data-dir", directory, "--set", "mqtt.sys_interval_ms=50"]);
+    let port = broker.port().to_string();
+    // All of them, several times over.
+    let figures = output(&["sub", "-t", "$SYS/broker/#", "-v", "-c", "200", "-p", &port]).stdout;
+    let figures = String::from_utf8(figures).expect("UTF-8");
+    let names = figures.lines().filter_map(|line| line.strip_prefix("$SYS/broker/"));
+    let names: std::collections::BTreeSet<_> =
+        names.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names.iter().filter(|name| !name.starts_with("version")) {
+        let name = name.strip_prefix("messages/dropped/").unwrap_or(name);
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn connections_above_the_limits_are_refused() {
     let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nmax_connections = 2\n";
     let path = file("connections.toml", text);
     let path = path.to_str().expect("a path of UTF-8");
-    let broker = Running::start_with(&["--config", path, "--data-dir", ""]);
+    let fast = ["--set", "mqtt.sys_interval_ms=50"];
+    let broker = Running::start_with(&[&["--config", path, "--data-dir", ""], &fast[..]].concat());
     let connect = || std::net::TcpStream::connect(("127.0.0.1", broker.port())).expect("listens");
-    let _held = [connect(), connect()];
+    let held = [connect(), connect()];
     let mut third = connect();
     let mut byte = [0];
     let read = std::io::Read::read(&mut third, &mut byte);
     assert!(matches!(read, Ok(0) | Err(_)), "it is closed");
+    drop(held);
+    let port = broker.port().to_string();
+    let args = ["sub", "-t", "$SYS/broker/connections/refused", "-c", "3", "-p", &port];
+    // The first may come before the broker has noticed that there is room again.
+    let counted = (0..100).any(|_| output(&args).stdout.ends_with(b"1\n"));
+    assert!(counted, "and counted");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
 use dunlin_queue::mailbox::{Inbox, Outbox};
-use dunlin_storage::{Damage, DiskBackend, Log, LogOptions};
+use dunlin_storage::{Damage, DiskBackend, Log, LogOptions, OpenError};
 use mio::net::TcpStream;
 
 use crate::clock::Clock;
@@ -227,8 +227,14 @@ fn open_store(config: &Config, workers: usize) -> io::Result<(StoreThreads, Imag
     let backend = || DiskBackend::open(&directory).map_err(|error| failed(&error));
     let damage = if config.storage.skip_damage { Damage::Skip } else { Damage::Refuse };
     std::fs::create_dir_all(&directory).map_err(|error| failed(&error))?;
-    let (log, opened) =
-        Log::open(backend()?, log_options(config), damage).map_err(|error| failed(&error))?;
+    let (log, opened) = Log::open(backend()?, log_options(config), damage).map_err(|error| {
+        let way_out = "with --set storage.skip_damage=true it starts without that part; \
+                       `dunlin storage compact` with the same option mends it for good";
+        match &error {
+            OpenError::Corrupt(_) => failed(&format!("{error}; {way_out}")),
+            _ => failed(&error),
+        }
+    })?;
     for missing in &opened.missing {
         tracing::error!(%missing, "a part of what was kept is damaged, and left out");
     }

@@ -174,7 +174,7 @@ fn what_finds_no_room_to_be_retained_is_refused_where_that_can_be_said() {
         let mut sim = Sim::new(workers, settings);
         let reader = Client::online(&mut sim, &Connecting::v5("r"));
         reader.send(&mut sim, Subscribing::to("t/#", 0).v5());
-        reader.take();
+        let _ = reader.take();
         let v5 = Client::online(&mut sim, &Connecting::v5("five"));
         let mut answers = Vec::new();
         for (id, topic) in (1..).zip(["t/a", "t/b", "t/c", "t/a"]) {

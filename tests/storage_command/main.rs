@@ -648,7 +648,7 @@ fn import_takes_a_pipe_and_a_directory_in_which_nothing_is_kept_and_no_other() {
     let export = done(&["export"], &data);
     assert_eq!(lines(&export).len(), 4);
     let found = refused(&["import", text_of(&file)], &data);
-    assert!(found.contains("is in use"), "{found}");
+    assert!(found.contains("has data"), "{found}");
     assert_eq!(done(&["export"], &data), export);
 }
 

@@ -186,6 +186,7 @@ fn set(sources: &mut Sources, key: &str, value: String) {
 
 fn parse_config(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     match parser.next()? {
+        Some(Long("help")) => Ok(Command::Print(HELP.into())),
         Some(Long("print-default")) => Ok(Command::PrintDefaultConfig),
         Some(other) => Err(other.unexpected()),
         None => Err("config takes --print-default".into()),
@@ -247,6 +248,7 @@ fn parse_publish(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> 
     while let Some(arg) = parser.next()? {
         let name = name_of(&arg)?;
         match name.as_str() {
+            "help" => return Ok(Command::Print(HELP.into())),
             "t" | "topic" => topic = Some(parser.value()?.string()?),
             "m" | "message" => payload = Some(parser.value()?.string()?.into_bytes()),
             "n" | "null" => payload = Some(Vec::new()),
@@ -268,6 +270,7 @@ fn parse_subscribe(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error
     while let Some(arg) = parser.next()? {
         let name = name_of(&arg)?;
         match name.as_str() {
+            "help" => return Ok(Command::Print(HELP.into())),
             "t" | "topic" => filters.push(parser.value()?.string()?),
             "c" | "count" => count = Some(parser.value()?.parse()?),
             "v" | "verbose" => with_topics = true,

@@ -5,11 +5,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use dunlin_packets::{
-    Ack, AckKind, Connect, Disconnect, FilterRequest, Frame, Packet, PacketId, Properties, Publish,
-    QoS, ReasonCode, Subscribe, SubscriptionOptions, VARINT_MAX, Version,
+    Ack, AckKind, Connect, Disconnect, FilterRequest, Frame, Packet, PacketId, Properties,
+    PropertiesBuf, Property, Publish, QoS, ReasonCode, Subscribe, SubscriptionOptions, VARINT_MAX,
+    Version,
 };
 
 use super::args::{ClientArgs, PublishArgs, SubscribeArgs};
+use crate::queues::address::subscribe_to;
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +26,12 @@ struct Client {
 
 fn invalid(problem: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem.into())
+}
+
+/// What the broker refused, and why as far as it says so.
+fn refused(what: &str, code: &str, properties: Properties<'_>) -> io::Error {
+    let reason = properties.reason_string().map(|reason| format!(", {reason}")).unwrap_or_default();
+    invalid(format!("the broker refused{what}: {code}{reason}"))
 }
 
 impl Client {
@@ -50,8 +58,7 @@ impl Client {
         client.receive(|_, packet| match packet {
             Packet::ConnAck(connack) if connack.code == ReasonCode::Success => Ok(Some(())),
             Packet::ConnAck(connack) => {
-                let reason = connack.properties.reason_string().unwrap_or("");
-                Err(invalid(format!("the broker refused: {:?} {reason}", connack.code)))
+                Err(refused("", &format!("{:?}", connack.code), connack.properties))
             }
             _ => Err(invalid("the broker did not answer with CONNACK")),
         })?;
@@ -120,7 +127,7 @@ impl Client {
         self.receive(|answers, packet| match packet {
             Packet::Ack(ack) if ack.packet_id == id => {
                 if ack.code.is_error() {
-                    return Err(invalid(format!("the broker refused: {:?}", ack.code)));
+                    return Err(refused("", &format!("{:?}", ack.code), ack.properties));
                 }
                 match ack.kind {
                     AckKind::PubAck | AckKind::PubComp => Ok(Some(())),
@@ -164,7 +171,13 @@ pub(super) fn subscribe(args: &SubscribeArgs) -> io::Result<()> {
         args.filters.iter().map(|filter| FilterRequest { filter, options }).collect();
     let mut out = Vec::new();
     let version = client.version;
-    Subscribe::encode(version, PacketId::MIN, Properties::default(), &requests, &mut out);
+    let mut properties = PropertiesBuf::new();
+    if version.has_properties() && args.filters.iter().any(|filter| is_queue(filter)) {
+        // What has been printed is settled: by the acknowledgement, as in 3.1.1.
+        properties.push(Property::UserProperty("settle", "auto"));
+    }
+    let properties = properties.as_properties();
+    Subscribe::encode(version, PacketId::MIN, properties, &requests, &mut out);
     client.stream.write_all(&out)?;
     // Half a keep alive of silence is time for a ping; without one, silence is fine.
     let idle = Duration::from_secs(u64::from(args.client.keep_alive_s).div_ceil(2));
@@ -182,6 +195,12 @@ pub(super) fn subscribe(args: &SubscribeArgs) -> io::Result<()> {
     client.leave()
 }
 
+/// Whether a filter consumes a partitioned queue.
+fn is_queue(filter: &str) -> bool {
+    let shared = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+    subscribe_to(shared.map_or(filter, |(_, of_group)| of_group)).is_some()
+}
+
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -196,7 +215,8 @@ fn on_subscriber_packet(
         Packet::SubAck(suback) => {
             for (filter, code) in args.filters.iter().zip(suback.codes) {
                 if *code >= 0x80 {
-                    return Err(invalid(format!("the broker refused {filter}: {code:#04x}")));
+                    let filter = format!(" {filter}");
+                    return Err(refused(&filter, &format!("{code:#04x}"), suback.properties));
                 }
             }
             Ok(None)

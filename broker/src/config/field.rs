@@ -251,6 +251,9 @@ impl Field for [bool; 3] {
             Raw::Text(names) => names.split(',').try_for_each(|name| accept(name.trim()))?,
             _ => return Err(wrong(value, "a list of versions")),
         }
+        if accepted == [false; 3] {
+            return Err("with none of 3.1, 3.1.1, 5.0 nobody can connect".into());
+        }
         *self = accepted;
         Ok(())
     }

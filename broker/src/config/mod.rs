@@ -208,12 +208,18 @@ impl Config {
                 ),
             });
         }
+        let wrong = |key: &str, problem: String| {
+            Err(ConfigError { origin: String::new(), key: key.into(), problem })
+        };
         if self.listeners.is_empty() {
-            return Err(ConfigError {
-                origin: String::new(),
-                key: "listener".into(),
-                problem: "there is none".into(),
-            });
+            return wrong("listener", "there is none".into());
+        }
+        for (at, listener) in self.listeners.iter().enumerate() {
+            let address = listener.address;
+            let is_same = |other: &ListenerConfig| other.address == address && address.port() != 0;
+            if self.listeners[..at].iter().any(is_same) {
+                return wrong("listener.address", format!("{address} is there twice"));
+            }
         }
         self.settings.allow_anonymous = self.allow_anonymous.unwrap_or(true);
         let declared = self.queues.resolve(&self.settings.queues);

@@ -320,8 +320,8 @@ pub(super) const TABLE: &[Spec] = &[
     }),
     option(
         "retained.max_messages",
-        "Topics with a retained message. A publication that would be one more is refused (0x97) if\n\
-         it is of 5.0 and QoS 1 or 2. Any other is delivered and not retained, which is counted.",
+        "Topics with a retained message. What would be one more is refused (0x97) if it is of 5.0\n\
+         and QoS 1 or 2. Anything else is delivered and not retained, which is counted.",
         |c| &mut c.settings.retained.messages_max,
     )
     .within(0..=COUNT_MAX),

@@ -84,7 +84,10 @@ fn refuse_what_is_kept(directory: &DataDirectory<'_>) -> Outcome<()> {
         && image.retained.is_empty()
         && image.queues.is_empty();
     if !is_empty {
-        return Err(format!("the data directory {} is in use", directory.shown()).into());
+        let shown = directory.shown();
+        return Err(
+            format!("the data directory {shown} has data; import needs an empty one").into()
+        );
     }
     Ok(())
 }
