@@ -262,7 +262,8 @@ fn connections_above_the_limits_are_refused() {
     let text = "[[listener]]\naddress = \"127.0.0.1:0\"\nmax_connections = 2\n";
     let path = file("connections.toml", text);
     let path = path.to_str().expect("a path of UTF-8");
-    let fast = ["--set", "mqtt.sys_interval_ms=50"];
+    // One worker lets them in in the order in which they come.
+    let fast = ["--workers", "1", "--set", "mqtt.sys_interval_ms=50"];
     let broker = Running::start_with(&[&["--config", path, "--data-dir", ""], &fast[..]].concat());
     let connect = || std::net::TcpStream::connect(("127.0.0.1", broker.port())).expect("listens");
     let held = [connect(), connect()];
