@@ -6,17 +6,16 @@ use std::path::PathBuf;
 use hdrhistogram::Histogram;
 
 use crate::audit::Account;
-use crate::clock::{Clock, MILLISECOND, SECOND};
+use crate::clock::{Clock, MILLISECOND};
 use crate::disk::bytes_in;
 use crate::outcome::{
     BrokerUsage, DiskUsage, Latency, Phase, Sample, mebibytes, plural, thousands,
 };
 use crate::process::{Process, Usage};
 
-/// Time between samples: at first a little, as some phases are over before long.
-const SAMPLE_EVERY_NS: u64 = 250 * MILLISECOND;
-const FIRST_SAMPLE_EVERY_NS: u64 = 20 * MILLISECOND;
-const FIRST_NS: u64 = SECOND;
+/// Time between samples: some phases are over before long, so it begins small. It grows with the
+/// phase, as each sample delays the messages of a moment.
+const SAMPLE_EVERY_NS: std::ops::RangeInclusive<u64> = 10 * MILLISECOND..=250 * MILLISECOND;
 /// Latencies above a minute are entered as a minute.
 pub(crate) const LATENCY_MAX_NS: u64 = 60_000 * MILLISECOND;
 
@@ -118,7 +117,7 @@ impl Meter {
     }
 
     fn sample_every(&self, now: u64) -> u64 {
-        if self.elapsed(now) < FIRST_NS { FIRST_SAMPLE_EVERY_NS } else { SAMPLE_EVERY_NS }
+        (self.elapsed(now) / 2).clamp(*SAMPLE_EVERY_NS.start(), *SAMPLE_EVERY_NS.end())
     }
 
     fn sample(&mut self, now: u64, count: u64) {
