@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# About 15 minutes: budgets, micro-benchmarks, every scenario, and a delivery against bare send().
+# About 20 minutes: budgets, micro-benchmarks, every scenario, and a delivery against bare send().
 # Leaves a dated report in DIR: report.txt, scenarios.html with plots, a JSON file for each scenario.
 #   scripts/run_benchmarks.sh [--out DIR]
 set -euo pipefail
@@ -44,7 +44,7 @@ echo "== micro-benchmarks: cargo bench -p dunlin-benches"
 for bench in codec router pool publish partitioned registry; do
     # Two lines a benchmark: its name and its time.
     run cargo bench --quiet -p dunlin-benches --bench "$bench" -- --noplot \
-        --warm-up-time 0.5 --measurement-time 1 2>&1 |
+        --warm-up-time 0.3 --measurement-time 0.5 2>&1 |
         grep -E '^[a-z].*|time:|^  [0-9a-z].*(ns each|hit rate)' |
         grep -vE '^(Found|Benchmarking|Warning)|change:' || true
 done
