@@ -1,5 +1,6 @@
 //! Connections that come, at a rate or as fast as it goes, and stay.
 
+use std::cell::RefCell;
 use std::io;
 
 use super::Context;
@@ -7,11 +8,11 @@ use crate::client::{Greeting, Observer};
 use crate::clock::SECOND;
 use crate::meter::Meter;
 
-struct Watch<'a>(&'a mut Meter);
+struct Watch<'a, 'b>(&'a RefCell<&'b mut Meter>);
 
-impl Observer for Watch<'_> {
+impl Observer for Watch<'_, '_> {
     fn on_online(&mut self, _client: usize, since_ns: u64, now: u64) {
-        self.0.record(now - since_ns);
+        self.0.borrow_mut().record(now - since_ns);
     }
 }
 
@@ -30,9 +31,11 @@ pub(super) fn run(cx: &mut Context<'_>) -> io::Result<()> {
     swarm.connect_all(first, None, &mut crate::client::Deaf, |_, _| {})?;
     cx.meter.start("connect", "connection");
     let rate = (params.rate > 0.0).then_some(params.rate);
-    // The meter is told by two at once: the clock, and those who come.
-    let mut watch = Watch(cx.meter);
-    swarm.connect_all((0..params.connections).map(greeting), rate, &mut watch, |_, _| {})?;
+    // The meter is told by two: the clock, and those who come.
+    let meter = RefCell::new(&mut *cx.meter);
+    let tick = |now, online| meter.borrow_mut().tick(now, online as u64);
+    let all = (0..params.connections).map(greeting);
+    swarm.connect_all(all, rate, &mut Watch(&meter), tick)?;
     let mut phase = cx.meter.finish(params.connections as u64, None);
     // One that has been larger before takes memory that it has already.
     if let Some(broker) = phase.broker.as_ref().filter(|_| cx.is_first) {
