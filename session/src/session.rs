@@ -1,7 +1,9 @@
 //! The session itself: from its first connection to its end.
 
 use dunlin_packets::{QoS, ReasonCode, Version};
-use dunlin_queue::{DeliveryQueue, DropReason, Entry, MessagePool, QueueLimits, Time, Window};
+use dunlin_queue::{
+    DeliveryQueue, DropReason, Entry, Message, MessagePool, QueueLimits, Time, Window,
+};
 
 use crate::changes::{Answer, note_answer, note_done};
 use crate::link::Link;
@@ -261,8 +263,8 @@ impl Session {
     ) -> bool {
         let keeps_qos0 = cx.limits.queue_qos0_offline || self.is_online();
         if entry.qos == QoS::AtMostOnce && !keeps_qos0 {
-            let topic = cx.pool.get(&entry.message).topic_if_here();
-            dropped(DropReason::OfflineQos0, &Dropped { client_id: &self.client_id, topic });
+            let (client_id, message) = (&*self.client_id, cx.pool.get(&entry.message));
+            dropped(DropReason::OfflineQos0, &Dropped { client_id, message });
             entry.release(cx.pool);
             return false;
         }
@@ -273,8 +275,8 @@ impl Session {
                 note_done(entry, pool, changes);
             }
             note_answer(entry, Answer::Unsent, pool, changes);
-            let topic = pool.get(&entry.message).topic_if_here();
-            dropped(reason, &Dropped { client_id, topic });
+            let message = pool.get(&entry.message);
+            dropped(reason, &Dropped { client_id, message });
         })
     }
 
@@ -351,8 +353,8 @@ impl Session {
 pub struct Dropped<'a> {
     /// Whose session it is.
     pub client_id: &'a str,
-    /// Topic of the message; empty if its bytes are on disk only.
-    pub topic: &'a str,
+    /// The message.
+    pub message: &'a Message,
 }
 
 /// Whether another member of a share group can get it.

@@ -320,8 +320,8 @@ pub(super) const TABLE: &[Spec] = &[
     }),
     option(
         "retained.max_messages",
-        "Topics with a retained message. What would be one more is refused (0x97) if it is of 5.0\n\
-         and QoS 1 or 2. Anything else is delivered and not retained, which is counted.",
+        "Topics with a retained message. What would be one more is delivered and not retained,\n\
+         which is counted; who publishes with 5.0 at QoS 1 or 2 is told by 0x97.",
         |c| &mut c.settings.retained.messages_max,
     )
     .within(0..=COUNT_MAX),

@@ -124,7 +124,7 @@ impl<T: Transport> Worker<T> {
     pub(super) fn acknowledge(&mut self, ack: Acknowledgement) {
         match &mut self.journal {
             Some(journal) if journal.holds(ack.publisher.conn) => self.acknowledge_in_turn(ack),
-            None if self.queues.holds_acks(ack.publisher.conn) => self.queues.follow_acks(ack),
+            None if self.open_acks.holds(ack.publisher.conn) => self.open_acks.follow(ack),
             _ => self.give(ack),
         }
     }

@@ -217,7 +217,7 @@ impl<T: Transport> Worker<T> {
         if let Some(journal) = &mut self.journal {
             journal.held.remove(&id);
         }
-        self.queues.forget_acks(id);
+        self.open_acks.forget(id);
         self.shared.connections.remove(conn.peer.listener);
         for buffer in [&mut conn.input, &mut conn.control] {
             self.buffers.give_back(buffer);
@@ -335,7 +335,7 @@ impl<T: Transport> Worker<T> {
             return self.publish_will_to_queue(message, then);
         }
         let is_recording = self.begin_recording(&message);
-        self.publish(&message, from, None);
+        self.publish(&message, from);
         if is_recording {
             self.end_recording(&message, None, then);
         } else if let Some(then) = then {

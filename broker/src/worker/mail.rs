@@ -9,10 +9,11 @@ use dunlin_router::Subscription;
 use dunlin_session::Offer;
 
 use super::conn::{ConnId, Peer};
+use super::open_acks::HomeAnswered;
 use super::queues::{
-    QueueAnswer, QueueAnswered, QueueDeliver, QueueJoin, QueueJoined, QueueLeave, QueueLeft,
-    QueuePublish, Refusal,
+    QueueAnswer, QueueDeliver, QueueJoin, QueueJoined, QueueLeave, QueueLeft, QueuePublish, Refusal,
 };
+use super::retained::RetainAsker;
 use super::sessions::SessionKey;
 use super::{Transport, Worker};
 use crate::store::{Chunk, Loaded};
@@ -37,8 +38,8 @@ pub enum Mail<L> {
         message: Message,
         /// The workers it was routed to, a bit each.
         routed: u64,
-        /// The sender has to know when it is written down.
-        ticket: Option<Ticket>,
+        /// Who has to know when it is written down, or that there is no room.
+        asker: Option<RetainAsker>,
     },
     /// A retained search for a subscription of the sender.
     RetainedSearch(Box<RetainedSearch>),
@@ -88,8 +89,8 @@ pub enum Mail<L> {
     Loaded(Vec<Loaded>),
     /// A publication to a queue at home with the receiver.
     QueuePublish(Box<QueuePublish>),
-    /// What a queue's home has to say to a publication, where there is no log.
-    QueueAnswered(QueueAnswered),
+    /// What a home has to say to a publication, where there is no log.
+    HomeAnswered(HomeAnswered),
     /// A session of the sender consumes a queue of the receiver, or comes back.
     QueueJoin(Box<QueueJoin>),
     /// The queue has taken it, or not.
@@ -326,10 +327,10 @@ impl<T: Transport> Worker<T> {
                 }
                 self.pool.release(message);
             }
-            Mail::Retain { message, routed, ticket } => {
-                let (routed, ticket) = (*routed, *ticket);
+            Mail::Retain { message, routed, asker } => {
+                let (routed, asker) = (*routed, *asker);
                 let message = self.pool.adopt(message);
-                self.on_retain(message, routed, ticket);
+                self.on_retain(message, routed, asker);
             }
             Mail::GroupDeliver(deliver) => self.on_group_deliver(deliver),
             Mail::QueuePublish(publish) => self.on_queue_publish_mail(from, publish),
@@ -360,7 +361,7 @@ impl<T: Transport> Worker<T> {
             Mail::Resume(conn) => self.resume(conn),
             Mail::Quiet => self.shutdown.on_quiet(),
             Mail::Shutdown => self.begin_shutdown(),
-            Mail::QueueAnswered(answered) => self.on_queue_answered(answered),
+            Mail::HomeAnswered(answered) => self.on_home_answered(answered),
             Mail::QueueJoin(join) => self.on_queue_join(from, &join),
             Mail::QueueJoined(joined) => self.settle_suback(joined),
             Mail::QueueLeave(leave) => self.on_queue_leave(from, &leave),

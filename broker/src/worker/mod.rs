@@ -26,12 +26,14 @@ mod input;
 mod interest;
 mod journal;
 mod mail;
+mod open_acks;
 mod post;
 mod pressure;
 mod progress;
 mod publish;
 mod queues;
 mod recording;
+mod replay;
 mod restore;
 mod retained;
 mod run;
@@ -70,8 +72,10 @@ pub use transport::Transport;
 use conn::{BufferPool, Conns};
 use interest::InterestView;
 use journal::Journal;
+use open_acks::OpenAcks;
 use queues::Queues;
-use retained::{Replays, RetainedShard};
+use replay::Replays;
+use retained::RetainedShard;
 use run::Run;
 use sessions::{SessionKey, Sessions};
 use shutdown::Shutdown;
@@ -151,6 +155,8 @@ pub struct Worker<T: Transport> {
     mail_item_bytes: usize,
     /// Messages to be retained by other workers, to be mailed behind everything else.
     retains: Vec<(usize, Mail<T::Link>)>,
+    /// Publications that other workers have not answered, where there is no log.
+    open_acks: OpenAcks,
     /// Limits of a queue while the publishers of what still arrives are being told to wait.
     elastic_queue: QueueLimits,
     /// Batches that have been worked off in this turn.
@@ -215,6 +221,7 @@ impl<T: Transport> Worker<T> {
             is_out_of_credit: false,
             mail_item_bytes: mail_item_bytes(settings, outboxes.len()),
             retains: Vec::new(),
+            open_acks: OpenAcks::default(),
             elastic_queue: elastic(&settings.limits.queue),
             received: Vec::new(),
             out_scratch: Vec::new(),

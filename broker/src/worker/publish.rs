@@ -9,6 +9,8 @@ use super::acknowledge::Acknowledgement;
 use super::conn::ConnId;
 use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
+use super::queues::Refusal;
+use super::retained::Retained;
 use super::sessions::SessionId;
 use super::settings::{Level, OverlapPolicy};
 use super::{Transport, Worker, workers_in};
@@ -21,6 +23,23 @@ pub(super) struct Routed {
     pub(super) workers: u64,
     /// Somebody here has one.
     pub(super) is_matched: bool,
+}
+
+impl Routed {
+    fn is_wanted(self) -> bool {
+        self.workers != 0 || self.is_matched
+    }
+}
+
+/// What a client is told of its publication.
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    /// This.
+    Code(ReasonCode),
+    /// That not everything could be done.
+    Refused(Refusal),
+    /// What another worker says.
+    Later,
 }
 
 impl<T: Transport> Worker<T> {
@@ -41,42 +60,85 @@ impl<T: Transport> Worker<T> {
             return self.on_publish_beside_log(publisher, message, packet_id);
         }
         let qos = self.pool.get(&message).qos;
-        let code = self.publish_for(publisher, &message);
+        let verdict = self.publish_for(publisher, &message, packet_id);
         self.pool.release(message);
         let Some(packet_id) = packet_id else { return };
-        if self.queues.holds_acks(publisher.conn) {
-            let session = self.sessions.key(self.index, publisher.session);
-            let ack = Acknowledgement::new(publisher, session, packet_id, qos);
-            return self.queues.follow_acks(ack.with_code(code));
+        match verdict {
+            Verdict::Code(code) if !self.open_acks.holds(publisher.conn) => {
+                self.acknowledge_now(publisher, packet_id, qos, code);
+            }
+            _ => self.answer_publish_for(publisher, packet_id, qos, verdict),
         }
-        self.acknowledge_now(publisher, packet_id, qos, code);
+    }
+
+    /// Acknowledges what is not acknowledged later.
+    #[cold]
+    fn answer_publish_for(
+        &mut self,
+        publisher: Publisher,
+        packet_id: PacketId,
+        qos: QoS,
+        verdict: Verdict,
+    ) {
+        let session = self.sessions.key(self.index, publisher.session);
+        let ack = Acknowledgement::new(publisher, session, packet_id, qos);
+        match verdict {
+            Verdict::Code(code) => self.acknowledge(ack.with_code(code)),
+            Verdict::Refused(refusal) => self.acknowledge(ack.refused(refusal)),
+            Verdict::Later => {}
+        }
     }
 
     /// Publishes a client's message, and says what to answer.
     #[inline]
-    fn publish_for(&mut self, publisher: Publisher, message: &MessageRef) -> ReasonCode {
+    fn publish_for(
+        &mut self,
+        publisher: Publisher,
+        message: &MessageRef,
+        packet_id: Option<PacketId>,
+    ) -> Verdict {
         if self.pool.get(message).topic_bytes().starts_with(SYS_PREFIX.as_bytes()) {
-            self.not_accepted(publisher, message, DropReason::NotAuthorized);
-            ReasonCode::NotAuthorized
-        } else if self.exceeds_retained(message) && self.can_refuse(publisher, message) {
-            self.not_accepted(publisher, message, DropReason::RetainedLimit);
-            ReasonCode::QuotaExceeded
-        } else if self.publish(message, Some(publisher.session), Some(publisher.conn)) {
-            ReasonCode::Success
-        } else {
-            ReasonCode::NoMatchingSubscribers
+            self.not_authorized(publisher, message);
+            return Verdict::Code(ReasonCode::NotAuthorized);
+        }
+        let routed = self.route(message, Some(publisher.session), Some(publisher.conn));
+        let code = match routed.is_wanted() {
+            true => ReasonCode::Success,
+            false => ReasonCode::NoMatchingSubscribers,
+        };
+        if !self.pool.get(message).retain {
+            return Verdict::Code(code);
+        }
+        self.retain_for(publisher, message, packet_id, routed, code)
+    }
+
+    /// Retains a client's message, which has been routed.
+    #[inline(never)]
+    fn retain_for(
+        &mut self,
+        publisher: Publisher,
+        message: &MessageRef,
+        packet_id: Option<PacketId>,
+        routed: Routed,
+        code: ReasonCode,
+    ) -> Verdict {
+        let qos = self.pool.get(message).qos;
+        let session = self.sessions.key(self.index, publisher.session);
+        // Others cannot be told that there is no room.
+        let is_v5 = self.sessions.get(publisher.session).session.version() == Some(Version::V5);
+        let ack = packet_id.filter(|_| is_v5).map(|packet_id| {
+            Acknowledgement::new(publisher, session, packet_id, qos).with_code(code)
+        });
+        match self.retain(message, routed.workers | 1 << self.index, ack) {
+            Retained::Done => Verdict::Code(code),
+            Retained::Refused(refusal) => Verdict::Refused(refusal),
+            Retained::Asked => Verdict::Later,
         }
     }
 
-    /// Whether an acknowledgement can say that the message was not accepted.
     #[cold]
-    fn can_refuse(&self, publisher: Publisher, message: &MessageRef) -> bool {
-        let version = self.sessions.get(publisher.session).session.version();
-        version == Some(Version::V5) && self.pool.get(message).qos != QoS::AtMostOnce
-    }
-
-    #[cold]
-    fn not_accepted(&mut self, publisher: Publisher, message: &MessageRef, reason: DropReason) {
+    fn not_authorized(&mut self, publisher: Publisher, message: &MessageRef) {
+        let reason = DropReason::NotAuthorized;
         self.counters.drop(reason);
         let client = self.sessions.get(publisher.session).session.client_id();
         let topic = self.pool.get(message).topic();
@@ -97,20 +159,22 @@ impl<T: Transport> Worker<T> {
             return self.refuse_publish(publisher, packet_id, qos, code);
         }
         let is_recording = self.begin_recording(&message);
-        let code = self.publish_for(publisher, &message);
-        let session = self.sessions.key(self.index, publisher.session);
-        let ack = packet_id.map(|packet_id| {
-            Acknowledgement::new(publisher, session, packet_id, qos).with_code(code)
-        });
-        if is_recording {
-            self.end_recording(&message, ack, None);
-            self.pool.release(message);
-            return;
+        let verdict = self.publish_for(publisher, &message, packet_id);
+        match verdict {
+            Verdict::Code(code) if is_recording => {
+                let session = self.sessions.key(self.index, publisher.session);
+                let ack = packet_id.map(|packet_id| {
+                    Acknowledgement::new(publisher, session, packet_id, qos).with_code(code)
+                });
+                self.end_recording(&message, ack, None);
+            }
+            _ => {
+                if let Some(packet_id) = packet_id {
+                    self.answer_publish_for(publisher, packet_id, qos, verdict);
+                }
+            }
         }
         self.pool.release(message);
-        if let Some(ack) = ack {
-            self.acknowledge(ack);
-        }
     }
 
     /// The log takes nothing, and the message would have to be in it. Before 5.0 a client can only
@@ -158,27 +222,33 @@ impl<T: Transport> Worker<T> {
         self.mark_dirty(publisher.conn);
     }
 
-    /// Stores the message if it is to be retained, and sends it wherever somebody subscribes.
-    /// Returns whether anybody does. `from` is the session that published it, if there is one, and
-    /// `conn` the connection to hold back if a consumer cannot keep up. Whoever calls this settles
-    /// the run, now or after the next message.
-    pub(super) fn publish(
+    /// Sends a message of no client wherever somebody subscribes, and stores it if it is to be
+    /// retained. `from` is the session whose will it is, if there is one. Whoever calls this
+    /// settles the run, now or after the next message.
+    pub(super) fn publish(&mut self, message: &MessageRef, from: Option<SessionId>) {
+        let routed = self.route(message, from, None);
+        if self.pool.get(message).retain {
+            self.retain(message, routed.workers | 1 << self.index, None);
+        }
+    }
+
+    /// Sends the message wherever somebody subscribes. `from` is the session that published it, if
+    /// there is one, and `conn` the connection to hold back if a consumer cannot keep up.
+    #[inline]
+    fn route(
         &mut self,
         message: &MessageRef,
         from: Option<SessionId>,
         conn: Option<ConnId>,
-    ) -> bool {
+    ) -> Routed {
         let key = conn.map(|conn| PublisherKey { worker: self.index as u16, conn });
         let routed = self.route_here(message, from, key);
-        if self.pool.get(message).retain {
-            self.retain(message, routed.workers | 1 << self.index);
-        }
         for worker in workers_in(routed.workers) {
             let copy = self.pool.copy(message);
             let ticket = self.recording_ticket(false);
             self.mail(worker, Mail::Publish { message: copy, publisher: conn, ticket });
         }
-        routed.workers != 0 || routed.is_matched
+        routed
     }
 
     /// Queues the message for the sessions of this worker and the groups that live here, or adds it

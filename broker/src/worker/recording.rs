@@ -97,8 +97,9 @@ impl Pending {
         Self { ack, then, ..Self::default() }
     }
 
-    /// An acknowledgement that waits for the home of a queue.
-    pub(super) fn of_queue(ack: Acknowledgement) -> Self {
+    /// An acknowledgement that waits for another worker's answer, of a queue or of the retained
+    /// store.
+    pub(super) fn of_asked(ack: Acknowledgement) -> Self {
         Self { asked: 1, is_for_queue: true, ..Self::of(ack) }
     }
 

@@ -11,7 +11,7 @@ use slab::Slab;
 use super::conn::ConnId;
 use super::durable::Durable;
 use super::pressure::Pressure;
-use super::retained::ReplayId;
+use super::replay::ReplayId;
 
 /// A session of this worker, as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -285,9 +285,12 @@ impl<T: Transport> Worker<T> {
             return self.return_to_group(session, entry, true);
         }
         self.counters.drop(reason);
-        let client = self.sessions.get(session).session.client_id();
-        let topic = self.pool.get(&entry.message).topic_if_here();
-        tracing::debug!(client, topic, reason = reason.name(), "not delivered");
+        tracing::debug!(
+            client = self.sessions.get(session).session.client_id(),
+            topic = self.pool.get(&entry.message).topic_if_here(),
+            reason = reason.name(),
+            "not delivered"
+        );
         entry.release(&mut self.pool);
     }
 

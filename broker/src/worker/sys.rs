@@ -81,7 +81,7 @@ impl<T: Transport> Worker<T> {
             publisher: 0,
         };
         let message = self.pool.insert(&fields, self.now);
-        self.publish(&message, None, None);
+        self.publish(&message, None);
         self.pool.release(message);
     }
 }

@@ -28,7 +28,6 @@ mod join;
 mod load;
 mod members;
 mod memberships;
-mod open_acks;
 mod publish;
 mod record;
 mod refusal;
@@ -53,7 +52,7 @@ use slab::Slab;
 
 pub(super) use deliver::{QueueAnswer, QueueDeliver};
 pub(super) use join::{QueueJoin, QueueJoined, QueueLeave, QueueLeft};
-pub(super) use publish::{QueueAnswered, QueuePublish};
+pub(super) use publish::QueuePublish;
 
 pub(super) use consume::Consumer;
 use contents::Contents;
@@ -62,15 +61,12 @@ use deliver::{Outgoing, Waiting};
 use directory::Directory;
 use load::Load;
 use memberships::Memberships;
-use open_acks::OpenAcks;
 pub(super) use record::QueuedCargo;
 pub(super) use refusal::Refusal;
 use registry::core_config;
 use sparse::SparseMap;
 use unconfirmed::ConsumerChange;
 
-use super::acknowledge::Acknowledgement;
-use super::conn::ConnId;
 use super::sessions::{SessionId, SessionKey};
 use super::settings::{Level, Settings};
 use crate::queues::{QueueConfig, QueueName};
@@ -236,8 +232,6 @@ pub(super) struct Queues {
     outgoing: Slab<Outgoing>,
     /// What clients have answered in this turn, by the home of the queue.
     answers: Vec<Vec<QueueAnswer>>,
-    /// Publications whose homes have not answered, where there is no log.
-    open_acks: OpenAcks,
 
     ready: VecDeque<Ready>,
     todo: VecDeque<(QueueKey, Action)>,
@@ -280,7 +274,6 @@ impl Queues {
             memberships: Memberships::default(),
             outgoing: Slab::new(),
             answers: (0..workers).map(|_| Vec::new()).collect(),
-            open_acks: OpenAcks::default(),
             ready: VecDeque::new(),
             todo: VecDeque::new(),
             loads: Slab::new(),
@@ -304,20 +297,6 @@ impl Queues {
     /// Bytes of the log that queues still need, about.
     pub(super) fn log_bytes(&self) -> u64 {
         self.log_bytes
-    }
-
-    /// Whether acknowledgements to a connection wait for homes of queues.
-    #[inline]
-    pub(super) fn holds_acks(&self, conn: ConnId) -> bool {
-        self.open_acks.holds(conn)
-    }
-
-    pub(super) fn follow_acks(&mut self, ack: Acknowledgement) {
-        self.open_acks.follow(ack);
-    }
-
-    pub(super) fn forget_acks(&mut self, conn: ConnId) {
-        self.open_acks.forget(conn);
     }
 
     /// Queues at home here.

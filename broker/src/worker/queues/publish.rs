@@ -9,6 +9,7 @@ use crate::worker::acknowledge::Acknowledgement;
 use crate::worker::conn::ConnId;
 use crate::worker::deliver::Publisher;
 use crate::worker::mail::{Answer, Mail};
+use crate::worker::open_acks::HomeAnswered;
 use crate::worker::recording::Pending;
 use crate::worker::sessions::SessionKey;
 use crate::worker::then::Then;
@@ -32,15 +33,6 @@ pub(super) struct Asker {
     /// At QoS 2, of a session that outlives a crash: its number in the log, and the identifier that
     /// is written down with the message.
     pub(super) received: Option<(u64, PacketId)>,
-}
-
-/// What a queue's home has to say to a publication, where there is no log.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueAnswered {
-    conn: ConnId,
-    number: u64,
-    /// Why not, if so.
-    refusal: Option<Refusal>,
 }
 
 /// What has become of what was asked for.
@@ -94,7 +86,9 @@ impl<T: Transport> Worker<T> {
         let received = durable.zip(packet_id).map(|(durable, id)| (durable.sid, id));
         let is_twice = ack.is_some_and(|ack| ack.is_exactly_once());
         let received = received.filter(|_| is_twice);
-        let number = ack.and_then(|ack| self.open_ack(ack, home));
+        // Without a log there is nothing to wait for here.
+        let waits = home != self.index || self.journal.is_some();
+        let number = ack.filter(|_| waits).map(|ack| self.open_ack(ack));
         let conn = Some(publisher.conn);
         let asker = Asker { session: Some(session), number, conn, received };
         if home != self.index {
@@ -112,18 +106,6 @@ impl<T: Transport> Worker<T> {
             }
             _ => self.answer_publish(self.index, &asker, result),
         }
-    }
-
-    /// Keeps the place of an acknowledgement that waits for `home`. `None` when there is nothing to
-    /// wait for.
-    fn open_ack(&mut self, ack: Acknowledgement, home: usize) -> Option<u64> {
-        if let Some(journal) = &mut self.journal {
-            journal.held.entry(ack.publisher.conn).or_default().pending += 1;
-            let ticket = journal.first_ticket + journal.pending.len() as u64;
-            journal.pending.push_back(Pending::of_queue(ack));
-            return Some(ticket);
-        }
-        (home != self.index).then(|| self.queues.open_acks.open(ack))
     }
 
     /// A publication has come from another worker.
@@ -191,8 +173,7 @@ impl<T: Transport> Worker<T> {
         }
         let Some(journal) = &mut self.journal else {
             if let Some(conn) = asker.conn {
-                let answered = QueueAnswered { conn, number, refusal };
-                self.mail(to, Mail::QueueAnswered(answered));
+                self.mail(to, Mail::HomeAnswered(HomeAnswered { conn, number, refusal }));
             }
             return;
         };
@@ -203,16 +184,6 @@ impl<T: Transport> Worker<T> {
             return journal.late_answers.push((to, answer));
         }
         self.answer(to, answer);
-    }
-
-    /// A queue's home has answered, where there is no log.
-    pub(in crate::worker) fn on_queue_answered(
-        &mut self,
-        QueueAnswered { conn, number, refusal }: QueueAnswered,
-    ) {
-        for ack in self.queues.open_acks.answer(conn, number, refusal) {
-            self.give(ack);
-        }
     }
 
     /// The will of a client, to a queue. `then` is written down behind it.

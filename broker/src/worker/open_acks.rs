@@ -1,13 +1,26 @@
-//! Publications to queues at home elsewhere, where there is no log: what follows them from the same
-//! client is acknowledged behind them \[MQTT-4.6.0-2\].
+//! Publications that another worker has a say in: it is home to the queue they are for, or to the
+//! retained message of their topic. What follows them from the same client is acknowledged behind
+//! them \[MQTT-4.6.0-2\]. Where there is a log, it keeps that order (`recording`).
 
 use std::collections::{HashMap, VecDeque};
 
 use ahash::RandomState;
 
-use super::Refusal;
-use crate::worker::acknowledge::Acknowledgement;
-use crate::worker::conn::ConnId;
+use super::acknowledge::Acknowledgement;
+use super::conn::ConnId;
+use super::queues::Refusal;
+use super::recording::Pending;
+use super::{Transport, Worker};
+
+/// What a home has to say to a publication, where there is no log.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeAnswered {
+    pub(super) conn: ConnId,
+    /// Of the acknowledgement that waits.
+    pub(super) number: u64,
+    /// Why not, if so.
+    pub(super) refusal: Option<Refusal>,
+}
 
 #[derive(Debug)]
 struct OpenAck {
@@ -18,7 +31,7 @@ struct OpenAck {
 
 /// Acknowledgements by connection, in order.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct OpenAcks {
+pub(super) struct OpenAcks {
     by_conn: HashMap<ConnId, VecDeque<OpenAck>, RandomState>,
     last: u64,
 }
@@ -26,18 +39,18 @@ pub(in crate::worker) struct OpenAcks {
 impl OpenAcks {
     /// Whether something of the connection waits.
     #[inline]
-    pub(in crate::worker) fn holds(&self, conn: ConnId) -> bool {
+    pub(super) fn holds(&self, conn: ConnId) -> bool {
         !self.by_conn.is_empty() && self.by_conn.contains_key(&conn)
     }
 
     /// Has an acknowledgement wait for an answer; the number is the answer's.
-    pub(super) fn open(&mut self, ack: Acknowledgement) -> u64 {
+    fn open(&mut self, ack: Acknowledgement) -> u64 {
         self.last += 1;
         self.push(ack, false)
     }
 
     /// Has an acknowledgement wait for those before it.
-    pub(in crate::worker) fn follow(&mut self, ack: Acknowledgement) {
+    pub(super) fn follow(&mut self, ack: Acknowledgement) {
         self.push(ack, true);
     }
 
@@ -49,7 +62,7 @@ impl OpenAcks {
     }
 
     /// An answer has come: those that can be given now, in order.
-    pub(super) fn answer(
+    fn answer(
         &mut self,
         conn: ConnId,
         number: u64,
@@ -75,9 +88,29 @@ impl OpenAcks {
     }
 
     /// The connection is gone.
-    pub(in crate::worker) fn forget(&mut self, conn: ConnId) {
+    pub(super) fn forget(&mut self, conn: ConnId) {
         if !self.by_conn.is_empty() {
             self.by_conn.remove(&conn);
+        }
+    }
+}
+
+impl<T: Transport> Worker<T> {
+    /// Has an acknowledgement wait, in its place, for the answer with the number returned: a ticket
+    /// where there is a log.
+    pub(super) fn open_ack(&mut self, ack: Acknowledgement) -> u64 {
+        let Some(journal) = &mut self.journal else { return self.open_acks.open(ack) };
+        journal.held.entry(ack.publisher.conn).or_default().pending += 1;
+        let ticket = journal.first_ticket + journal.pending.len() as u64;
+        journal.pending.push_back(Pending::of_asked(ack));
+        ticket
+    }
+
+    /// A home has answered.
+    pub(super) fn on_home_answered(&mut self, answered: HomeAnswered) {
+        let HomeAnswered { conn, number, refusal } = answered;
+        for ack in self.open_acks.answer(conn, number, refusal) {
+            self.give(ack);
         }
     }
 }
