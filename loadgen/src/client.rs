@@ -9,6 +9,7 @@ use dunlin_packets::{
 };
 
 use crate::stream::Stream;
+use crate::template::Template;
 
 /// Who a client is, and what it subscribes to as soon as it is connected.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +39,7 @@ pub(crate) enum Phase {
 /// What the scenarios are told.
 pub(crate) trait Observer {
     /// A delivery, `now` being the time at which it was read.
-    fn on_publish(&mut self, _client: usize, _publish: &Publish<'_>, _now: u64) {}
+    fn on_publish(&mut self, _client: usize, _payload: &[u8], _now: u64) {}
     /// The end of a QoS 1 or 2 publication.
     fn on_acknowledged(&mut self, _client: usize, _id: PacketId, _code: ReasonCode, _now: u64) {}
     /// Connected, and subscribed to everything in the greeting.
@@ -66,6 +67,7 @@ pub(crate) struct Client {
     /// The most QoS 1 and 2 publications the broker takes unacknowledged.
     pub(crate) receive_maximum: u16,
     pub(crate) session_present: bool,
+    template: Template,
 }
 
 /// User name and password.
@@ -110,6 +112,7 @@ impl Client {
             since_ns: now,
             receive_maximum: u16::MAX,
             session_present: false,
+            template: Template::default(),
         }
     }
 
@@ -225,16 +228,24 @@ impl Client {
         observer: &mut impl Observer,
     ) -> io::Result<usize> {
         let mut used = 0;
-        while let Some((frame, len)) =
-            Frame::split(&bytes[used..], VARINT_MAX as usize + 5, self.version)
-                .map_err(|error| io::Error::other(format!("a malformed packet: {error}")))?
-        {
+        loop {
+            if let Some(alike) = self.template.split(&bytes[used..]) {
+                observer.on_publish(number, alike.payload, now);
+                self.acknowledge(alike.qos, alike.packet_id);
+                used += alike.len;
+                continue;
+            }
+            let split = Frame::split(&bytes[used..], VARINT_MAX as usize + 5, self.version)
+                .map_err(|error| io::Error::other(format!("a malformed packet: {error}")))?;
+            let Some((frame, len)) = split else { return Ok(used) };
             let packet = Packet::decode(&frame, self.version)
                 .map_err(|error| io::Error::other(format!("a malformed packet: {error}")))?;
+            if let Packet::Publish(publish) = &packet {
+                self.template.learn(&bytes[used..used + len], publish);
+            }
             self.on_packet(number, &packet, now, observer)?;
             used += len;
         }
-        Ok(used)
     }
 
     #[inline]
@@ -247,12 +258,8 @@ impl Client {
     ) -> io::Result<()> {
         match packet {
             Packet::Publish(publish) => {
-                observer.on_publish(number, publish, now);
-                match (publish.qos, publish.packet_id) {
-                    (QoS::AtLeastOnce, Some(id)) => self.answer(AckKind::PubAck, id),
-                    (QoS::ExactlyOnce, Some(id)) => self.answer(AckKind::PubRec, id),
-                    _ => {}
-                }
+                observer.on_publish(number, publish.payload, now);
+                self.acknowledge(publish.qos, publish.packet_id);
             }
             Packet::Ack(ack) => match ack.kind {
                 AckKind::PubRec if !ack.code.is_error() => {
@@ -298,6 +305,15 @@ impl Client {
     fn tell_if_online(&self, number: usize, now: u64, observer: &mut impl Observer) {
         if self.phase == Phase::Online {
             observer.on_online(number, self.since_ns, now);
+        }
+    }
+
+    #[inline]
+    fn acknowledge(&mut self, qos: QoS, id: Option<PacketId>) {
+        match (qos, id) {
+            (QoS::AtLeastOnce, Some(id)) => self.answer(AckKind::PubAck, id),
+            (QoS::ExactlyOnce, Some(id)) => self.answer(AckKind::PubRec, id),
+            _ => {}
         }
     }
 

@@ -27,6 +27,7 @@ mod stamp;
 mod stream;
 mod swarm;
 mod table;
+mod template;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -327,8 +327,8 @@ struct Arrivals<'a, O: Observer> {
 }
 
 impl<O: Observer> Observer for Arrivals<'_, O> {
-    fn on_publish(&mut self, client: usize, publish: &dunlin_packets::Publish<'_>, now: u64) {
-        self.inner.on_publish(client, publish, now);
+    fn on_publish(&mut self, client: usize, payload: &[u8], now: u64) {
+        self.inner.on_publish(client, payload, now);
     }
 
     fn on_online(&mut self, client: usize, since_ns: u64, now: u64) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 
-use dunlin_packets::{PacketId, Publish, QoS, ReasonCode};
+use dunlin_packets::{PacketId, QoS, ReasonCode};
 
 use super::Context;
 use super::watch::settle;
@@ -105,8 +105,8 @@ struct Watch<'a> {
 
 impl Observer for Watch<'_> {
     #[inline]
-    fn on_publish(&mut self, client: usize, publish: &Publish<'_>, now: u64) {
-        let Some(stamp) = Stamp::read(publish.payload) else { return self.audit.foreign() };
+    fn on_publish(&mut self, client: usize, payload: &[u8], now: u64) {
+        let Some(stamp) = Stamp::read(payload) else { return self.audit.foreign() };
         let stream = stamp.publisher as usize;
         if self.audit.receive(self.readers.of(client, stream), stream, stamp.sequence) {
             self.meter.record(now.saturating_sub(stamp.due_ns));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use dunlin_packets::{PacketId, Publish, ReasonCode};
+use dunlin_packets::{PacketId, ReasonCode};
 use hdrhistogram::Histogram;
 
 use super::steady::Acknowledged;
@@ -55,8 +55,8 @@ pub(super) struct Watch<'a> {
 
 impl Observer for Watch<'_> {
     #[inline]
-    fn on_publish(&mut self, client: usize, publish: &Publish<'_>, now: u64) {
-        let Some(stamp) = Stamp::read(publish.payload) else { return self.audit.foreign() };
+    fn on_publish(&mut self, client: usize, payload: &[u8], now: u64) {
+        let Some(stamp) = Stamp::read(payload) else { return self.audit.foreign() };
         let is_new = self.audit.receive(client, stamp.publisher as usize, stamp.sequence);
         if is_new && self.measured.contains(&stamp.due_ns) {
             self.meter.record(now.saturating_sub(stamp.due_ns));
