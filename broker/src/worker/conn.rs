@@ -1,5 +1,6 @@
 //! Connections: what belongs to a socket and not to a session.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,15 +82,30 @@ pub(super) struct Unsent {
     pub(super) large: Option<LargePayload>,
 }
 
-/// What is known of a socket's room for more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    /// It has never refused anything, and would not tell.
-    Unwatched,
-    /// It takes what it is given, as far as is known.
-    Watched,
-    /// It took no more; it will tell.
-    None,
+/// Why a connection is not put on the list of those to flush. Bits of a byte, as a fan-out asks
+/// for all of them at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Holds(u8);
+
+impl Holds {
+    /// It is on the list.
+    const DIRTY: u8 = 1;
+    /// The socket took no more; it will tell when it does again.
+    const BLOCKED: u8 = 2;
+    /// Nothing can be written any more; what the peer had sent before is still read.
+    const BROKEN: u8 = 4;
+    /// Nothing is sent before the log has what its session begins with.
+    const WAITING: u8 = 8;
+
+    #[inline]
+    fn any(self, of: u8) -> bool {
+        self.0 & of != 0
+    }
+
+    #[inline]
+    fn set(&mut self, which: u8, is_set: bool) {
+        self.0 = if is_set { self.0 | which } else { self.0 & !which };
+    }
 }
 
 /// One connection. Its buffers are empty, without memory, while nothing is pending. A fan-out goes
@@ -109,19 +125,15 @@ pub(super) struct Conn<L> {
     pub(super) link: L,
     pub(super) phase: Phase,
     pub(super) unsent: Option<Box<Unsent>>,
-    /// In the list of connections to flush.
-    pub(super) is_dirty: bool,
-    room: Room,
-    /// Nothing can be written any more; what the peer had sent before is still read.
-    pub(super) is_broken: bool,
+    holds: Holds,
+    /// The transport tells when the socket takes more again.
+    is_watched: bool,
     /// There may be bytes to read.
     pub(super) is_readable: bool,
     /// The peer has closed its half, so its end is still to be read.
     pub(super) is_hung_up: bool,
     /// In the list of readable connections.
     pub(super) is_listed: bool,
-    /// Nothing is sent before the log has what its session begins with.
-    pub(super) is_waiting: bool,
     /// A timer is set for it.
     pub(super) has_timer: bool,
     /// Packets to be sent that are not publications.
@@ -145,30 +157,65 @@ impl<L> Conn<L> {
         id: ConnId,
         transport: &mut impl Transport<Link = L>,
     ) -> io::Result<()> {
-        match std::mem::replace(&mut self.room, Room::None) {
-            Room::Unwatched => transport.watch_room(&mut self.link, id),
-            Room::Watched | Room::None => Ok(()),
+        self.holds.set(Holds::BLOCKED, true);
+        if std::mem::replace(&mut self.is_watched, true) {
+            return Ok(());
         }
+        transport.watch_room(&mut self.link, id)
     }
 
     /// Whether the socket took no more, and has not told otherwise.
-    #[inline]
     pub(super) fn is_blocked(&self) -> bool {
-        self.room == Room::None
+        self.holds.any(Holds::BLOCKED)
     }
 
     /// The socket tells that it takes more. Says whether it had not.
     pub(super) fn unblock(&mut self) -> bool {
         let was_blocked = self.is_blocked();
-        if was_blocked {
-            self.room = Room::Watched;
-        }
+        self.holds.set(Holds::BLOCKED, false);
         was_blocked
+    }
+
+    /// Whether nothing can be written any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.holds.any(Holds::BROKEN)
+    }
+
+    /// Nothing can be written any more.
+    pub(super) fn set_broken(&mut self) {
+        self.holds.set(Holds::BROKEN, true);
+    }
+
+    /// Nothing may be sent yet, or something may again: see [`Holds::WAITING`].
+    pub(super) fn set_waiting(&mut self, is_waiting: bool) {
+        self.holds.set(Holds::WAITING, is_waiting);
+    }
+
+    /// Whether the socket may be given something.
+    #[inline]
+    pub(super) fn may_write(&self) -> bool {
+        !self.holds.any(Holds::BLOCKED | Holds::BROKEN | Holds::WAITING)
+    }
+
+    /// It is to be flushed. `true` when it has to be put on the list for that.
+    #[inline]
+    fn mark_dirty(&mut self) -> bool {
+        let is_new = self.holds == Holds::default();
+        if is_new {
+            self.holds = Holds(Holds::DIRTY);
+        }
+        is_new
+    }
+
+    /// It is off the list.
+    #[inline]
+    pub(super) fn unmark_dirty(&mut self) {
+        self.holds.set(Holds::DIRTY, false);
     }
 
     /// Whether so many answers wait for the peer that no more of its packets are read.
     pub(super) fn has_unread_answers(&self) -> bool {
-        self.control.len() > CONTROL_BYTES_MAX && !self.is_broken
+        self.control.len() > CONTROL_BYTES_MAX && !self.is_broken()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
@@ -208,10 +255,8 @@ impl<L> Conns<L> {
             is_readable: false,
             is_hung_up: false,
             is_listed: false,
-            is_dirty: false,
-            room: Room::Unwatched,
-            is_broken: false,
-            is_waiting: false,
+            holds: Holds::default(),
+            is_watched: false,
             has_timer: true,
         });
         ConnId { slot: slot as u32, generation }
@@ -235,6 +280,14 @@ impl<L> Conns<L> {
     #[inline]
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn<L>> {
         self.slots.get_mut(id.slot as usize).filter(|conn| conn.generation == id.generation)
+    }
+
+    /// Puts a connection on the list of those to flush, if it may be flushed and is not there.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, id: ConnId, list: &mut VecDeque<ConnId>) {
+        if self.get_mut(id).is_some_and(Conn::mark_dirty) {
+            list.push_back(id);
+        }
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
@@ -347,10 +400,22 @@ impl ConnectionCounts {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
 
     #[test]
-    fn a_connection_takes_two_lines_of_the_cache() {
-        assert_eq!(size_of::<Conn<std::os::fd::RawFd>>(), 128);
+    fn a_connection_takes_two_lines_of_the_cache_and_a_flush_looks_at_the_second() {
+        type C = Conn<std::os::fd::RawFd>;
+        assert_eq!(size_of::<C>(), 128);
+        let looked_at = [
+            offset_of!(C, generation),
+            offset_of!(C, link),
+            offset_of!(C, phase),
+            offset_of!(C, unsent),
+            offset_of!(C, holds),
+            offset_of!(C, control),
+        ];
+        assert!(looked_at.iter().all(|at| at / 64 == 1), "{looked_at:?}");
     }
 }

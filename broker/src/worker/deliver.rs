@@ -109,10 +109,6 @@ impl<T: Transport> Worker<T> {
     /// Has a connection flushed at the end of the turn.
     #[inline]
     pub(super) fn mark_dirty(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        if !conn.is_dirty && !conn.is_blocked() && !conn.is_broken && !conn.is_waiting {
-            conn.is_dirty = true;
-            self.dirty.push_back(id);
-        }
+        self.conns.mark_dirty(id, &mut self.dirty);
     }
 }

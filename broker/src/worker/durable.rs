@@ -61,7 +61,7 @@ impl<T: Transport> Worker<T> {
             let cargo = &mut journal.cargo;
             if is_new { &mut cargo.conns } else { &mut cargo.returning }.push(conn);
             if let Some(conn) = self.conns.get_mut(conn) {
-                conn.is_waiting = true;
+                conn.set_waiting(true);
             }
         }
     }

@@ -53,7 +53,7 @@ impl<T: Transport> Worker<T> {
     fn join_alike(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return true };
         let Phase::Online(session) = conn.phase else { return false };
-        if conn.is_blocked() || conn.is_broken || conn.is_waiting || conn.has_unsent() {
+        if !conn.may_write() || conn.has_unsent() {
             return false;
         }
         let slot = self.sessions.get_mut(session);
@@ -76,7 +76,7 @@ impl<T: Transport> Worker<T> {
         self.counters.publishes_sent += share.count as u64;
         self.alike_conns.push((id, share.first_id));
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.is_dirty = false;
+            conn.unmark_dirty();
         }
         self.on_flushed(session);
         self.list_readable(id);
@@ -99,8 +99,8 @@ impl<T: Transport> Worker<T> {
 
     fn flush(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.is_dirty = false;
-        if conn.is_blocked() || conn.is_broken || conn.is_waiting {
+        conn.unmark_dirty();
+        if !conn.may_write() {
             return;
         }
         let mut out = std::mem::take(&mut self.out_scratch);
@@ -185,7 +185,7 @@ impl<T: Transport> Worker<T> {
     #[cold]
     fn break_off(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.is_broken = true;
+        conn.set_broken();
         self.buffers.give_back(&mut conn.control);
         let unsent = conn.unsent.take();
         if let Some(large) = unsent.and_then(|unsent| self.buffers.give_back_unsent(unsent)) {

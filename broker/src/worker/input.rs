@@ -132,7 +132,7 @@ impl<T: Transport> Worker<T> {
 
     /// Nobody will read them.
     fn discard_answers_if_broken(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_broken) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_broken()) {
             self.buffers.give_back(&mut conn.control);
         }
     }

@@ -106,7 +106,7 @@ impl<T: Transport> Worker<T> {
         for id in cargo.answers.drain(..) {
             let Some(journal) = &mut self.journal else { break };
             match self.conns.get_mut(id) {
-                Some(conn) if !conn.is_broken => {
+                Some(conn) if !conn.is_broken() => {
                     let out = self.buffers.ready(&mut conn.control);
                     journal.release_answers(id, number, out);
                     self.mark_dirty(id);
@@ -118,7 +118,7 @@ impl<T: Transport> Worker<T> {
         }
         for conn in cargo.conns.drain(..).chain(cargo.returning.drain(..)) {
             if let Some(entry) = self.conns.get_mut(conn) {
-                entry.is_waiting = false;
+                entry.set_waiting(false);
                 self.mark_dirty(conn);
             }
         }

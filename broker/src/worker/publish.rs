@@ -11,6 +11,7 @@ use super::deliver::Publisher;
 use super::mail::{Mail, PublisherKey};
 use super::queues::Refusal;
 use super::retained::Retained;
+use super::run::may_begin_run;
 use super::sessions::SessionId;
 use super::settings::{Level, OverlapPolicy};
 use super::{Transport, Worker, workers_in};
@@ -268,14 +269,14 @@ impl<T: Transport> Worker<T> {
             None => self.subscriptions.route(topic, &mut ()),
         };
         let (workers, may_overlap) = (route.workers, route.may_overlap);
-        self.matched.clear();
-        self.matched.extend_from_slice(route.matches);
         let retain = self.pool.get(message).retain;
         let is_recording = self.journal.as_ref().is_some_and(|journal| journal.recording.is_some());
-        if !may_overlap && !retain && !is_recording && self.may_begin_run() {
+        if !may_overlap && !retain && !is_recording && may_begin_run(route.matches) {
             self.begin_run(message, workers, from, publisher);
             return Routed { workers, is_matched: true };
         }
+        self.matched.clear();
+        self.matched.extend_from_slice(route.matches);
         let matched = std::mem::take(&mut self.matched);
         if !self.replays.is_empty() && retain {
             self.note_live(message, &matched);

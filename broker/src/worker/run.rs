@@ -5,12 +5,15 @@
 //! run never outlives the bite of input it came in, and ends before anything else is done with
 //! what came behind it, so nobody can tell but by the time it takes.
 
+use std::collections::VecDeque;
+
 use dunlin_packets::QoS;
-use dunlin_queue::{Entry, Identifiers, MessageRef, Shares};
+use dunlin_queue::{Entry, Identifiers, MessageRef, QueueLimits, Shares};
 use dunlin_router::{Match, SubscriberId, Target};
 
+use super::conn::{ConnId, Conns};
 use super::mail::PublisherKey;
-use super::sessions::SessionId;
+use super::sessions::{SessionId, Sessions};
 use super::{Transport, Worker};
 
 /// Fewer subscribers, and a message is queued at once.
@@ -22,11 +25,10 @@ const MESSAGES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Run {
     messages: Vec<MessageRef>,
-    /// What is handed out of them, and their QoS.
+    /// What is handed out of them, and the highest QoS they are delivered at.
     shares: Vec<(Shares, QoS)>,
-    /// Bytes of all messages.
-    bytes: usize,
-    matches: Vec<Match>,
+    /// Subscriptions whose session is offline, or whose queue fills.
+    slow: Vec<Match>,
     /// Other workers with an interest.
     workers: u64,
     from: Option<SessionId>,
@@ -58,17 +60,7 @@ impl<T: Transport> Worker<T> {
         Some(self.run.workers)
     }
 
-    /// Whether a run may begin with a message whose matches are in `matched`. Not where a share
-    /// group is among them: its members may be on other workers, and mail to those is counted
-    /// message by message.
-    pub(super) fn may_begin_run(&self) -> bool {
-        // Matches are in the order of their targets, and groups come last.
-        let is_session = |matched: &Match| matches!(matched.target(), Target::Session(_));
-        debug_assert!(self.matched.is_sorted_by_key(|matched| !is_session(matched)));
-        self.matched.len() >= SUBSCRIBERS_MIN && self.matched.last().is_some_and(is_session)
-    }
-
-    /// Begins a run with a message whose matches are in `matched`.
+    /// Begins a run with a message, if [`may_begin_run`].
     pub(super) fn begin_run(
         &mut self,
         message: &MessageRef,
@@ -77,7 +69,6 @@ impl<T: Transport> Worker<T> {
         publisher: Option<PublisherKey>,
     ) {
         debug_assert!(self.run.messages.is_empty());
-        std::mem::swap(&mut self.run.matches, &mut self.matched);
         let share = self.pool.share(message);
         self.run.messages.push(share);
         (self.run.workers, self.run.from, self.run.publisher) = (workers, from, publisher);
@@ -92,23 +83,36 @@ impl<T: Transport> Worker<T> {
     }
 
     fn settle(&mut self) {
-        let mut run = std::mem::take(&mut self.run);
-        run.bytes = 0;
+        let Self { run, pool, subscriptions, interest, sessions, conns, dirty, shared, .. } = self;
+        let Some(first) = run.messages.first() else { return };
+        let topic = pool.get(first).topic();
+        // As when the run began: whatever changes subscriptions has settled it before.
+        let matches = match interest {
+            Some(interest) => subscriptions.route(topic, interest).matches,
+            None => subscriptions.route(topic, &mut ()).matches,
+        };
+        let mut bytes = 0;
         for message in &run.messages {
-            let content = self.pool.get(message);
-            run.bytes += content.len();
-            let qos = content.qos;
-            run.shares.push((self.pool.share_many(message, run.matches.len() as u32), qos));
+            let content = pool.get(message);
+            bytes += content.len();
+            let highest = shared.settings.delivery_qos(content.qos, QoS::ExactlyOnce);
+            run.shares.push((pool.share_many(message, matches.len() as u32), highest));
         }
-        let matches = std::mem::take(&mut run.matches);
-        for matched in &matches {
-            // Groups are no part of a run.
-            let Target::Session(SubscriberId(id)) = matched.target() else { continue };
-            let session = SessionId(id);
-            // Not back to where it came from [MQTT-3.8.3-3].
-            if !matched.no_local() || run.from != Some(session) {
-                self.deliver_run(session, matched, &mut run);
-            }
+        let limits = &shared.settings.limits.queue;
+        let mut everybody = Everybody { matches, from: run.from, sessions, conns, dirty, limits };
+        match &mut run.shares[..] {
+            // A loop of its own, which knows that there is one.
+            [one] => everybody.queue(std::array::from_mut(one), bytes, &mut run.slow),
+            all => everybody.queue(all, bytes, &mut run.slow),
+        }
+        self.end_run();
+    }
+
+    /// Queues what is left of a run, and has its lists ready for the next.
+    fn end_run(&mut self) {
+        let mut run = std::mem::take(&mut self.run);
+        for matched in run.slow.drain(..) {
+            self.deliver_run_slowly(&matched, &mut run.shares, run.publisher);
         }
         for (shares, _) in run.shares.drain(..) {
             self.pool.release_many(shares);
@@ -116,46 +120,85 @@ impl<T: Transport> Worker<T> {
         for message in run.messages.drain(..) {
             self.pool.release(message);
         }
-        run.matches = matches;
-        // Its lists are used again.
         self.run = run;
     }
 
-    #[inline]
-    fn deliver_run(&mut self, session: SessionId, matched: &Match, run: &mut Run) {
-        let slot = self.sessions.get_mut(session);
-        let settings = &self.shared.settings;
-        let limits = &settings.limits.queue;
-        let (granted, identifier) = (matched.qos(), matched.identifier());
-        let entries = run.shares.iter_mut().map(|(shares, published)| Entry {
-            message: shares.hand_out(),
-            identifiers: Identifiers::one(identifier),
-            group: 0,
-            qos: settings.delivery_qos(*published, granted),
-            // What is retained is no part of a run, so no flag has to pass.
-            retain: false,
-        });
-        // With a connection it is online; that is on a line of the cache that is looked at anyway.
-        let conn = slot.conn.filter(|_| slot.pressure.is_none());
-        match conn.filter(|_| slot.session.enqueue_all(entries, run.bytes, limits)) {
-            Some(conn) => self.mark_dirty(conn),
-            None => self.deliver_run_slowly(session, matched, run),
+    /// Each message goes in on its own, as the one that makes the queue half full changes what the
+    /// queue may hold for those behind it.
+    #[cold]
+    fn deliver_run_slowly(
+        &mut self,
+        matched: &Match,
+        shares: &mut [(Shares, QoS)],
+        publisher: Option<PublisherKey>,
+    ) {
+        let Target::Session(SubscriberId(id)) = matched.target() else { return };
+        for (shares, highest) in shares {
+            let entry = entry(shares, *highest, matched);
+            self.deliver(SessionId(id), entry, publisher);
         }
     }
+}
 
-    /// For a session that is offline, or whose queue fills. Each message goes in on its own, as the
-    /// one that makes the queue half full changes what the queue may hold for those behind it.
-    #[cold]
-    fn deliver_run_slowly(&mut self, session: SessionId, matched: &Match, run: &mut Run) {
-        for (shares, published) in &mut run.shares {
-            let entry = Entry {
-                message: shares.hand_out(),
-                identifiers: Identifiers::one(matched.identifier()),
-                group: 0,
-                qos: self.shared.settings.delivery_qos(*published, matched.qos()),
-                retain: false,
-            };
-            self.deliver(session, entry, run.publisher);
+/// Whether a run may begin with a message that matches these. Not where a share group is among
+/// them: its members may be on other workers, and mail to those is counted message by message.
+pub(super) fn may_begin_run(matches: &[Match]) -> bool {
+    // Matches are in the order of their targets, and groups come last.
+    let is_session = |matched: &Match| matches!(matched.target(), Target::Session(_));
+    debug_assert!(matches.is_sorted_by_key(|matched| !is_session(matched)));
+    matches.len() >= SUBSCRIBERS_MIN && matches.last().is_some_and(is_session)
+}
+
+/// One message of a run for one subscription.
+#[inline]
+fn entry(shares: &mut Shares, highest: QoS, matched: &Match) -> Entry {
+    Entry {
+        message: shares.hand_out(),
+        identifiers: Identifiers::one(matched.identifier()),
+        group: 0,
+        qos: matched.qos().min(highest),
+        // What is retained is no part of a run, so no flag has to pass.
+        retain: false,
+    }
+}
+
+/// All a run is for, and the parts of a worker that it goes through for them.
+struct Everybody<'a, L> {
+    matches: &'a [Match],
+    from: Option<SessionId>,
+    sessions: &'a mut Sessions,
+    conns: &'a mut Conns<L>,
+    dirty: &'a mut VecDeque<ConnId>,
+    limits: &'a QueueLimits,
+}
+
+impl<L> Everybody<'_, L> {
+    /// Queues messages of `bytes` bytes together for everybody who is online and has room;
+    /// `slow` gets the others.
+    fn queue(
+        &mut self,
+        shares: &mut (impl AsMut<[(Shares, QoS)]> + ?Sized),
+        bytes: usize,
+        slow: &mut Vec<Match>,
+    ) {
+        for matched in self.matches {
+            // Groups are no part of a run.
+            let Target::Session(SubscriberId(id)) = matched.target() else { continue };
+            let session = SessionId(id);
+            // Not back to where it came from [MQTT-3.8.3-3].
+            if matched.no_local() && self.from == Some(session) {
+                continue;
+            }
+            let slot = self.sessions.get_mut(session);
+            let entries = shares.as_mut().iter_mut();
+            let entries = entries.map(|(shares, highest)| entry(shares, *highest, matched));
+            // With a connection it is online; that is on a line of the cache that is looked at
+            // anyway.
+            let conn = slot.conn.filter(|_| slot.pressure.is_none());
+            match conn.filter(|_| slot.session.enqueue_all(entries, bytes, self.limits)) {
+                Some(conn) => self.conns.mark_dirty(conn, self.dirty),
+                None => slow.push(*matched),
+            }
         }
     }
 }

@@ -65,13 +65,13 @@ impl<T: Transport> Worker<T> {
         let reason = "what you sent cannot be kept now: the storage is full";
         for conn in returning {
             if let Some(entry) = self.conns.get_mut(conn) {
-                entry.is_waiting = false;
+                entry.set_waiting(false);
             }
             self.mark_dirty(conn);
         }
         for conn in waiting {
             if let Some(entry) = self.conns.get_mut(conn) {
-                entry.is_waiting = false;
+                entry.set_waiting(false);
             }
             self.disconnect(conn, ReasonCode::QuotaExceeded, reason);
         }
@@ -106,7 +106,7 @@ impl<T: Transport> Worker<T> {
         let reason = "what you sent cannot be kept: the storage has failed";
         for conn in unanswered.into_iter().chain(cargo.conns.drain(..)) {
             if let Some(entry) = self.conns.get_mut(conn) {
-                entry.is_waiting = false;
+                entry.set_waiting(false);
             }
             self.disconnect(conn, ReasonCode::ImplementationSpecificError, reason);
         }
