@@ -4,9 +4,10 @@
 //! Go broker's report: 1,459 ns and 337 us (there with storage).
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dunlin_benches::{time_of_part, timed};
 use dunlin_queue::Time;
 use dunlin_queue::partitioned::{
     Action, Change, Commit, Config, Context, Delivery, GroupId, IndexPool, MemberId, Mode,
@@ -124,13 +125,6 @@ fn configs() -> [(&'static str, Config, usize); 5] {
     ]
 }
 
-#[allow(clippy::disallowed_methods)] // criterion's way to leave parts out
-fn timed(step: impl FnOnce()) -> Duration {
-    let begin = Instant::now();
-    step();
-    begin.elapsed()
-}
-
 /// Enqueue with keep, and poll with acknowledge, each per message, in turns of 512 on top of
 /// 100,000.
 fn messages(criterion: &mut Criterion) {
@@ -150,36 +144,22 @@ fn messages(criterion: &mut Criterion) {
         let counted = allocation_counter::measure(|| (0..200).for_each(|_| desk.turn()));
         let each = counted.count_total as f64 / (200 * BATCH) as f64;
         eprintln!("  {name}: {each:.5} allocations per message");
-        group.bench_function("enqueue", |bencher| {
-            bencher.iter_custom(|count| {
-                let mut sum = Duration::ZERO;
-                for _ in 0..count.div_ceil(BATCH as u64) {
-                    sum += timed(|| (0..BATCH).for_each(|_| desk.enqueue()));
-                    for at in 0..groups {
-                        desk.poll(at, BATCH);
-                        desk.settle(at);
-                    }
-                    desk.forget();
+        let mut round = || {
+            let enqueue = timed(|| (0..BATCH).for_each(|_| desk.enqueue()));
+            let poll = timed(|| {
+                for at in 0..groups {
+                    desk.poll(at, BATCH);
+                    desk.settle(at);
                 }
-                sum.mul_f64(count as f64 / (count.div_ceil(BATCH as u64) * BATCH as u64) as f64)
             });
-        });
-        group.bench_function("poll, acknowledge", |bencher| {
-            bencher.iter_custom(|count| {
-                let mut sum = Duration::ZERO;
-                for _ in 0..count.div_ceil(BATCH as u64) {
-                    (0..BATCH).for_each(|_| desk.enqueue());
-                    sum += timed(|| {
-                        for at in 0..groups {
-                            desk.poll(at, BATCH);
-                            desk.settle(at);
-                        }
-                    });
-                    desk.forget();
-                }
-                sum.mul_f64(count as f64 / (count.div_ceil(BATCH as u64) * BATCH as u64) as f64)
+            desk.forget();
+            [enqueue, poll]
+        };
+        for (part, name) in ["enqueue", "poll, acknowledge"].into_iter().enumerate() {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|count| time_of_part(count, BATCH as u64, part, &mut round));
             });
-        });
+        }
         group.finish();
     }
 }

@@ -4,9 +4,9 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use dunlin_benches::{time_of_part, timed};
 use dunlin_packets::{Properties, QoS};
 use dunlin_queue::mailbox::{Inbox, Outbox};
 use dunlin_queue::{
@@ -104,36 +104,31 @@ fn cross_thread(criterion: &mut Criterion) {
 }
 
 /// A message is made and queued; it is taken out and given back. Each is measured by itself.
-#[allow(clippy::disallowed_methods)] // criterion's own way to leave something out of the time
 fn queue(criterion: &mut Criterion) {
     const ROUND: u64 = 1000;
     let mut group = criterion.benchmark_group("queue");
     let mut pool = MessagePool::new(32 << 20);
     let mut queue = DeliveryQueue::default();
     let payload = [b'x'; 100];
-    let mut rounds = |count: u64, wanted: usize| {
-        let mut times = [Duration::ZERO; 2];
-        let rounds = count.div_ceil(ROUND);
-        for _ in 0..rounds {
-            let start = Instant::now();
+    let mut round = || {
+        let enqueue = timed(|| {
             for _ in 0..ROUND {
                 let message = pool.insert(black_box(&fields(&payload)), Time::default());
                 let (identifiers, qos) = (Identifiers::NONE, QoS::AtLeastOnce);
                 let entry = Entry { message, identifiers, group: 0, qos, retain: false };
                 queue.push(entry, &LIMITS, &mut pool, |_, _, _| ());
             }
-            let middle = Instant::now();
+        });
+        let dequeue = timed(|| {
             while let Some(entry) = queue.pop(&pool) {
                 entry.release(&mut pool);
             }
-            times[0] += middle - start;
-            times[1] += middle.elapsed();
-        }
-        times[wanted].mul_f64(count as f64 / (rounds * ROUND) as f64)
+        });
+        [enqueue, dequeue]
     };
-    for (wanted, name) in ["enqueue", "dequeue"].into_iter().enumerate() {
+    for (part, name) in ["enqueue", "dequeue"].into_iter().enumerate() {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|count| rounds(count, wanted));
+            bencher.iter_custom(|count| time_of_part(count, ROUND, part, &mut round));
         });
     }
     group.finish();

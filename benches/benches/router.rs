@@ -3,9 +3,9 @@
 //! The Go broker's report has no figure for it.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use dunlin_benches::{time_of_part, timed};
 use dunlin_router::{
     Member, ShareGroups, Strategy, SubscriberId, Subscription, Subscriptions, Target,
 };
@@ -78,28 +78,25 @@ fn changes(criterion: &mut Criterion) {
         for &filters in sizes {
             let mut index = index(filters, shape);
             let more: Vec<_> = (filters..filters + ROUND).map(|n| (n, filter(n, shape))).collect();
-            // So many come, then so many go: each of both is timed, one of them is asked for.
-            let mut rounds = |count: u64, wanted: usize| {
-                let mut times = [Duration::ZERO; 2];
-                let rounds = count.div_ceil(u64::from(ROUND));
-                let mut added = Vec::with_capacity(more.len());
-                for _ in 0..rounds {
-                    let start = Instant::now();
+            let mut added = Vec::with_capacity(more.len());
+            // So many come, then so many go.
+            let mut round = || {
+                let subscribe = timed(|| {
                     added.extend(more.iter().map(|(number, filter)| {
                         index.subscribe(filter, target(*number), Subscription::default()).filter
                     }));
-                    let middle = Instant::now();
+                });
+                let unsubscribe = timed(|| {
                     for (id, (number, _)) in added.drain(..).zip(&more) {
                         index.unsubscribe(id, target(*number), |_| ());
                     }
-                    times[0] += middle - start;
-                    times[1] += middle.elapsed();
-                }
-                times[wanted].mul_f64(count as f64 / (rounds * u64::from(ROUND)) as f64)
+                });
+                [subscribe, unsubscribe]
             };
-            for (wanted, name) in ["subscribe", "unsubscribe"].into_iter().enumerate() {
+            for (part, name) in ["subscribe", "unsubscribe"].into_iter().enumerate() {
                 group.bench_function(BenchmarkId::new(name, filters), |bencher| {
-                    bencher.iter_custom(|count| rounds(count, wanted));
+                    let len = u64::from(ROUND);
+                    bencher.iter_custom(|count| time_of_part(count, len, part, &mut round));
                 });
             }
         }

@@ -3,8 +3,10 @@
 
 mod rig;
 mod scenes;
+mod timing;
 mod wire;
 
 pub use rig::{ClientNo, Rig};
 pub use scenes::{FanOut, HandlePush, IdleQueues, QueueLine};
+pub use timing::{time_of_part, timed};
 pub use wire::{Delivery, WireClient};

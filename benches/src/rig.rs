@@ -146,13 +146,19 @@ impl Rig {
 
     /// A client that has connected.
     pub fn connect(&mut self, connecting: &Connecting<'_>) -> ClientNo {
+        let client = self.open(connecting);
+        self.settle();
+        client
+    }
+
+    /// A client whose CONNECT the broker has not read yet.
+    pub fn open(&mut self, connecting: &Connecting<'_>) -> ClientNo {
         let client = ClientNo(self.ends.borrow().ends.len() as u32);
         self.ends.borrow_mut().ends.push(End::default());
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40_000);
         self.shared.connections.try_add(0, usize::MAX, usize::MAX);
         self.worker.accept(client.0, Peer { address, listener: 0 }, self.now);
         self.send(client, &connecting.bytes());
-        self.settle();
         client
     }
 
