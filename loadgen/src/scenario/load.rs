@@ -154,8 +154,12 @@ impl<'a, 'b> Load<'a, 'b> {
         let result = self.run_for(duration_s);
         let mut phase = self.cx.meter.finish(self.audit.received() - self.before, None);
         let drained = result.and_then(|()| self.drain());
-        if let Ok(Some(cut_off)) = &drained {
-            phase.notes.push((*cut_off).into());
+        match &drained {
+            Ok(None) => {}
+            Ok(Some(cut_off)) => phase.notes.push((*cut_off).into()),
+            Err(_) => phase.notes.push(
+                "what was under way at the end was not waited for, and counts as lost".into(),
+            ),
         }
         // What came late came late: its latency counts as well.
         phase.latency = self.cx.meter.latency();

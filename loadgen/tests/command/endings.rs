@@ -1,25 +1,11 @@
 //! How a run ends: what it leaves in the broker and on disk, and what it says.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use dunlin_tests::program::Running;
-use serde_json::Value;
 
-fn bench(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dunlin-bench")).args(args).output().expect("it runs")
-}
-
-fn file(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("dunlin-bench-{}-{name}", std::process::id()))
-}
-
-fn result(json: &PathBuf) -> Value {
-    let text = std::fs::read_to_string(json).expect("a result");
-    let _ = std::fs::remove_file(json);
-    serde_json::from_str(&text).expect("JSON")
-}
+use crate::{bench, file, result};
 
 fn signal(signal: &str, pid: u32) {
     let status = Command::new("kill").args([signal, &pid.to_string()]).status();

@@ -1,18 +1,9 @@
 //! The program, small, against a broker of its own: what a user sees of each scenario.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
 use dunlin_tests::program::Running;
 use serde_json::Value;
 
-fn bench(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dunlin-bench")).args(args).output().expect("it runs")
-}
-
-fn file(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("dunlin-bench-{}-{name}", std::process::id()))
-}
+use crate::{bench, file, result};
 
 /// Runs a scenario with options and returns its outcome.
 fn run(broker: &Running, name: &str, options: &str) -> Value {
@@ -24,10 +15,7 @@ fn run(broker: &Running, name: &str, options: &str) -> Value {
     let output = bench(&args);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let text = std::fs::read_to_string(&json).expect("a result");
-    let _ = std::fs::remove_file(&json);
-    let result: Value = serde_json::from_str(&text).expect("JSON");
-    result["outcomes"][0].clone()
+    result(&json)["outcomes"][0].clone()
 }
 
 /// Asserts that all that was due came, once and in order, and returns how much that was.
