@@ -131,7 +131,8 @@ impl Swarm {
             // What the socket does not take is not worth waiting for: it is being closed.
             let _ = client.flush();
         }
-        let _ = self.poll.registry().deregister(client.stream.socket());
+        // With its socket closed the event queue forgets it.
+        drop(client);
         self.free.push(number);
     }
 
@@ -306,8 +307,8 @@ pub(crate) fn own_addresses(to: SocketAddr) -> usize {
 
 /// Begins a connection; `number` are there already.
 fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if is_loopback_v4(to) && number >= CONNECTIONS_PER_ADDRESS {
         let last = 1 + (number / CONNECTIONS_PER_ADDRESS) % ADDRESSES;

@@ -106,12 +106,14 @@ impl RetainedTotals {
         messages <= limits.messages_max && bytes <= limits.bytes_max
     }
 
-    /// Whether there may be no room when a message arrives at its home. Only then it is asked: what
-    /// is under way from all publishers is less than what is left.
+    /// Whether there may be no room any more when a message arrives at its home: less is left than
+    /// what can be under way there already.
     fn is_tight(&self, len: usize, limits: &RetainedLimits) -> bool {
-        let messages = self.messages.load(Ordering::Relaxed) + (limits.messages_max / 16).max(1000);
-        let bytes = self.bytes.load(Ordering::Relaxed) + len + (limits.bytes_max / 16).max(1 << 20);
-        messages > limits.messages_max || bytes > limits.bytes_max
+        let messages_left =
+            limits.messages_max.saturating_sub(self.messages.load(Ordering::Relaxed));
+        let bytes_left = limits.bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed) + len);
+        messages_left <= (limits.messages_max / 16).max(1 << 17)
+            || bytes_left <= (limits.bytes_max / 16).max(64 << 20)
     }
 
     fn add(&self, len: usize) {
@@ -156,7 +158,7 @@ impl<T: Transport> Worker<T> {
         self.shared.retained.add_topic(self.topic_hash(message));
         let asker = match self.recording_ticket(false) {
             Some(ticket) => Some(RetainAsker { ticket, conn: None, hears_refusal: ack.is_some() }),
-            None => self.wait_for_home(message, ack),
+            None => self.ask_home_if_tight(message, ack),
         };
         // While a message is written down, its acknowledgement waits for all of that.
         let is_asked = asker.is_some_and(|asker| asker.conn.is_some());
@@ -176,9 +178,9 @@ impl<T: Transport> Worker<T> {
         refusal.map_or(Retained::Done, Retained::Refused)
     }
 
-    /// Has an acknowledgement wait until the message has found room elsewhere, if it may not.
+    /// Has an acknowledgement wait for the message's home, if that may have no room.
     #[cold]
-    fn wait_for_home(
+    fn ask_home_if_tight(
         &mut self,
         message: &MessageRef,
         ack: Option<Acknowledgement>,
