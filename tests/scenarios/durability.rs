@@ -1,6 +1,6 @@
 //! What a crash leaves, and what is acknowledged when.
 
-use dunlin::worker::Settings;
+use dunlin::worker::{RetainedLimits, Settings};
 use dunlin_packets::Property;
 use dunlin_tests::{
     Client, Connecting, Publishing, Sim, SimDisk, Subscribing, puback, pubcomp, pubrec, pubrel,
@@ -222,6 +222,59 @@ fn a_qos_2_publication_that_nobody_has_to_get_is_remembered_for_its_publisher_al
         let expected = ["CONNACK Success present", "PUBREC 5", "PUBCOMP 5"];
         assert_eq!(taken(&publisher), expected);
         assert_eq!(clean.take().len(), 1, "the SUBACK");
+    }
+}
+
+/// Lets the workers and the log take so many steps in turn.
+fn take_steps(sim: &mut Sim, workers: usize, steps: usize) {
+    for step in 0..steps {
+        match step % (workers + 1) {
+            worker if worker < workers => sim.turn(worker),
+            _ => {
+                sim.run_storage_step();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_qos_2_publication_that_could_not_be_retained_is_delivered_once_wherever_a_crash_comes() {
+    let settings = Settings {
+        retained: RetainedLimits { messages_max: 1, bytes_max: 1000 },
+        ..Settings::default()
+    };
+    let first = || Publishing::q2("t/new", "first", 5).retain();
+    let cases = |workers| (0..24).flat_map(move |steps| [(workers, steps, 0), (workers, steps, 1)]);
+    for (workers, steps, is_power_cut) in [1, 2].into_iter().flat_map(cases) {
+        let case = format!("{workers} workers, {steps} steps, power cut {is_power_cut}");
+        let mut sim = Sim::with_disk(workers, settings.clone(), SimDisk::default(), 7);
+        offline_subscriber(&mut sim, "s", 2);
+        let publisher = Client::online(&mut sim, &persistent("p"));
+        publisher.send(&mut sim, Publishing::q1("known", "x", 1).retain().v5());
+        assert_eq!(publisher.take().len(), 1);
+        publisher.write(first().v5());
+        take_steps(&mut sim, workers, steps);
+        let answers = publisher.take();
+        let disk = if is_power_cut == 1 { sim.crash(steps as u64) } else { sim.kill() };
+        let mut sim = Sim::with_disk(workers, settings.clone(), disk, 8);
+        let publisher = Client::connect(&mut sim, &persistent("p"));
+        if answers.is_empty() {
+            publisher.send(&mut sim, first().dup().v5());
+        } else {
+            assert!(
+                answers[0].starts_with("PUBREC 5 [ReasonString(\"deliv"),
+                "{case}: {answers:?}"
+            );
+        }
+        publisher.send(&mut sim, pubrel(5));
+        publisher.send(&mut sim, Publishing::q2("t/x", "second", 5).v5());
+        let _ = publisher.take();
+        let subscriber = Client::connect(&mut sim, &persistent("s"));
+        let texts = subscriber.take();
+        for payload in ["first", "second"] {
+            let count = texts.iter().filter(|text| text.contains(payload)).count();
+            assert_eq!(count, 1, "{case}: {payload}: {texts:?}");
+        }
     }
 }
 

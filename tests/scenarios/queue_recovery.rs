@@ -301,6 +301,29 @@ fn capture_is_part_of_the_publishers_acknowledgement_unless_it_is_not_to_be() {
 }
 
 #[test]
+fn a_refused_publication_at_qos_2_leaves_its_packet_identifier_free_after_a_crash() {
+    for workers in [1, 3] {
+        let settings = with_queue("m capture=m/# messages=1");
+        let mut sim = durable(workers, settings.clone());
+        let persistent = || Connecting::v5("p").resume().expiry(1000);
+        let subscriber = Client::online(&mut sim, &Connecting::v5("s").resume().expiry(1000));
+        subscriber.send(&mut sim, Subscribing::to("#", 2).v5());
+        subscriber.drop_connection(&mut sim);
+        let publisher = Client::online(&mut sim, &persistent());
+        publish(&mut sim, &publisher, "m/1", "fills the queue", 1);
+        assert_eq!(publisher.take(), ["PUBACK 1"]);
+        publisher.send(&mut sim, Publishing::q2("m/1", "refused", 5).v5());
+        assert!(publisher.take()[0].starts_with("PUBREC 5 QuotaExceeded"));
+        let mut sim = after_power_cut(sim, workers, settings);
+        let publisher = Client::connect(&mut sim, &persistent());
+        publisher.send(&mut sim, Publishing::q2("other", "new", 5).v5());
+        let subscriber = Client::connect(&mut sim, &Connecting::v5("s").resume().expiry(1000));
+        let texts = subscriber.take();
+        assert!(texts.iter().any(|text| text.contains("\"new\"")), "{workers} workers: {texts:?}");
+    }
+}
+
+#[test]
 fn the_group_of_a_session_that_a_crash_ends_is_gone_and_that_of_one_that_lives_on_is_not() {
     for outlives in [false, true] {
         let mut sim = durable(2, Settings::default());

@@ -321,7 +321,7 @@ pub(super) const TABLE: &[Spec] = &[
     option(
         "retained.max_messages",
         "Topics with a retained message. What would be one more is delivered and not retained,\n\
-         which is counted; who publishes with 5.0 at QoS 1 or 2 is told by 0x97.",
+         which is counted; who publishes with 5.0 is told, at QoS 1 by 0x97.",
         |c| &mut c.settings.retained.messages_max,
     )
     .within(0..=COUNT_MAX),

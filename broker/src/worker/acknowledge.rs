@@ -41,15 +41,19 @@ impl Acknowledgement {
         Self { code, ..self }
     }
 
-    /// Of a publication that is refused.
+    /// Of a publication that is refused, or of which not everything could be done.
     pub(super) fn refused(self, refusal: Refusal) -> Self {
         let Refusal { code, reason, is_for_now } = refusal;
-        Self { code, reason, is_for_now, ..self }
+        if code.is_error() {
+            Self { code, reason, is_for_now, ..self }
+        } else {
+            Self { reason, ..self }
+        }
     }
 
-    /// As [`Self::refused`], if there is a refusal.
+    /// As [`Self::refused`], if there is a refusal. One that is an error stays.
     pub(super) fn refuse(&mut self, refusal: Option<Refusal>) {
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = refusal.filter(|it| it.code.is_error() || !self.code.is_error()) {
             *self = self.refused(refusal);
         }
     }
@@ -78,7 +82,10 @@ impl<T: Transport> Worker<T> {
         }
         let Some(journal) = &mut self.journal else { return };
         let slot = self.sessions.get_mut(session);
+        // A refusal frees the packet identifier, and the client may use it for something else.
+        let is_refused = code.is_error() && slot.session.version() == Some(Version::V5);
         if may_be_kept
+            && !is_refused
             && qos == QoS::ExactlyOnce
             && let Some(durable) = &slot.durable
             && slot.session.set_recorded(packet_id)

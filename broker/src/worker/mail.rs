@@ -228,7 +228,7 @@ pub struct Answer {
     pub(super) is_shared: bool,
     /// What was written down has to be synced.
     pub(super) must_sync: bool,
-    /// It was refused, by a queue.
+    /// It was refused, by a queue or the retained store.
     pub(super) refusal: Option<Refusal>,
 }
 

@@ -10,7 +10,7 @@ use super::{Transport, Worker, workers_in};
 const MAIL_ALONE: usize = 8;
 
 impl<T: Transport> Worker<T> {
-    /// Posts everything; what is to be retained after everything else (see `retained`).
+    /// Posts everything; what is to be retained after everything else (see `replay`).
     pub(super) fn post_mail(&mut self) -> bool {
         let all_posted = self.post_outboxes();
         if self.retains.is_empty() {

@@ -47,7 +47,7 @@ pub(super) struct Recording {
     pub(super) is_shared: bool,
     /// A queue has captured it, and wants that synced.
     pub(super) must_sync: bool,
-    /// A queue was to capture it and could not.
+    /// A queue was to capture it and could not, or there was no room to retain it.
     pub(super) refusal: Option<Refusal>,
 }
 

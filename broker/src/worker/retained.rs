@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use dunlin_packets::ReasonCode;
+use dunlin_packets::{QoS, ReasonCode};
 use dunlin_queue::{DropReason, MessageRef};
 use dunlin_router::{Remote, RetainedIndex};
 use dunlin_session::SYS_PREFIX;
@@ -53,11 +53,17 @@ pub(super) enum Retained {
     Asked,
 }
 
-const NO_ROOM: Refusal = Refusal {
-    code: ReasonCode::QuotaExceeded,
-    reason: "delivered, but not retained: too many retained messages or bytes",
-    is_for_now: false,
-};
+/// What a publisher is told when there is no room. It has been delivered, so at QoS 2 it is not
+/// refused: an error would free the packet identifier before the client knows, and what it sends
+/// again would be delivered again.
+fn no_room(qos: QoS) -> Refusal {
+    let code = match qos {
+        QoS::ExactlyOnce => ReasonCode::Success,
+        QoS::AtMostOnce | QoS::AtLeastOnce => ReasonCode::QuotaExceeded,
+    };
+    let reason = "delivered, but not retained: too many retained messages or bytes";
+    Refusal { code, reason, is_for_now: false }
+}
 
 /// Places of [`RetainedTotals::topics`].
 const TOPIC_PLACES: usize = 1 << 14;
@@ -285,9 +291,10 @@ impl<T: Transport> Worker<T> {
             let is_own = topic.starts_with(SYS_PREFIX);
             if !is_own && !totals.has_room(stored, len, &self.shared.settings.retained) {
                 tracing::debug!(topic, reason = DropReason::RetainedLimit.name(), "not retained");
+                let refusal = no_room(content.qos);
                 self.counters.drop(DropReason::RetainedLimit);
                 self.pool.release(message);
-                return Err(NO_ROOM);
+                return Err(refusal);
             }
             if !is_own {
                 totals.add(len);

@@ -3,7 +3,8 @@
 use dunlin_packets::ReasonCode;
 use dunlin_queue::partitioned::Refused;
 
-/// Why something a client asked of a queue is refused.
+/// Why something a client asked for is refused; or, with a code that is no error, what of it could
+/// not be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Refusal {
     pub(in crate::worker) code: ReasonCode,
