@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# About 20 minutes: budgets, micro-benchmarks, every scenario, and a delivery against bare send().
+# About 15 minutes: budgets, micro-benchmarks, every scenario, and a delivery against bare send().
 # Leaves a dated report in DIR: report.txt, scenarios.html with plots, a JSON file for each scenario.
 #   scripts/run_benchmarks.sh [--out DIR]
 set -euo pipefail
@@ -28,12 +28,12 @@ for burst in 1 16; do
     run "$bin/dunlin-bench" against-send --qos 1 --burst "$burst" --rounds 3 --seconds 2
 done
 echo
-echo "== scenarios: target/release/dunlin-bench run all --seconds-max 10"
+echo "== scenarios: target/release/dunlin-bench run all --seconds-max 8"
 # One broker for each: of one that has been larger, memory per connection says nothing.
 files=()
 for scenario in $("$bin/dunlin-bench" list | awk '/^[a-z]/ { print $1 }'); do
     start_dunlin
-    run "$bin/dunlin-bench" run "$scenario" --seconds-max 10 -p "$port" --pid "$pid" \
+    run "$bin/dunlin-bench" run "$scenario" --seconds-max 8 -p "$port" --pid "$pid" \
         --broker dunlin --json "$out/$scenario.json" --quiet || true
     files+=("$out/$scenario.json")
     stop
@@ -44,7 +44,7 @@ echo "== micro-benchmarks: cargo bench -p dunlin-benches"
 for bench in codec router pool publish partitioned registry; do
     # Two lines a benchmark: its name and its time.
     run cargo bench --quiet -p dunlin-benches --bench "$bench" -- --noplot \
-        --warm-up-time 0.3 --measurement-time 0.5 2>&1 |
+        --warm-up-time 0.2 --measurement-time 0.4 --nresamples 5000 2>&1 |
         grep -E '^[a-z].*|time:|^  [0-9a-z].*(ns each|hit rate)' |
         grep -vE '^(Found|Benchmarking|Warning)|change:' || true
 done

@@ -1,9 +1,9 @@
 //! A run: messages that one publisher sends to one topic, one behind the other.
 //!
-//! They go to the same subscribers, so they are routed together, and queued subscriber by subscriber
-//! instead of message by message: each of a thousand sessions is touched once for all of them. A
-//! run never outlives the bite of input it came in, and ends before anything else is done with
-//! what came behind it, so nobody can tell but by the time it takes.
+//! They go to the same subscribers, so they are routed together, and queued subscriber by
+//! subscriber instead of message by message: each of a thousand sessions is touched once for all of
+//! them. A run never outlives the bite of input it came in, and ends before anything else is done
+//! with what came behind it, so nobody can tell but by the time it takes.
 
 use std::collections::VecDeque;
 
