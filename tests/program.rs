@@ -179,6 +179,18 @@ fn sub_settles_what_it_prints_of_a_queue_and_says_why_it_is_refused() {
 }
 
 #[test]
+fn pub_says_what_the_broker_says_of_a_message_it_has_no_room_to_retain() {
+    let broker = Running::start(&["--set", "retained.max_messages=0"]);
+    let port = broker.port().to_string();
+    for (qos, is_success) in [("1", false), ("2", true)] {
+        let output = output(&["pub", "-t", "t", "-m", "x", "-r", "-q", qos, "-p", &port]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), is_success, "{text}");
+        assert!(text.contains("delivered, but not retained"), "{text}");
+    }
+}
+
+#[test]
 fn a_broker_goes_on_at_sighup() {
     let broker = Running::start(&[]);
     let pid = broker.pid().to_string();

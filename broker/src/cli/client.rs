@@ -129,6 +129,9 @@ impl Client {
                 if ack.code.is_error() {
                     return Err(refused("", &format!("{:?}", ack.code), ack.properties));
                 }
+                if let Some(reason) = ack.properties.reason_string() {
+                    eprintln!("dunlin: {}: {reason}", args.topic);
+                }
                 match ack.kind {
                     AckKind::PubAck | AckKind::PubComp => Ok(Some(())),
                     AckKind::PubRec => {
