@@ -13,7 +13,8 @@ use dunlin_queue::partitioned::{Change, Commit, GroupId, MessageId, Mode};
 use dunlin_storage::{Damage, DiskBackend, FRAME_HEADER_BYTES, Log, LogOptions, set_address};
 use serde_json::{Value, json};
 
-use super::{Random, bytes, done, fresh, lines, refused, text_of, written};
+use super::random::Random;
+use super::{bytes, done, fresh, lines, refused, text_of, written};
 
 fn backend(data: &Path) -> DiskBackend {
     let directory = data.join("log");
