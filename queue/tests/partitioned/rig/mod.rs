@@ -1,14 +1,17 @@
 //! A reference queue, obviously right and slow, and the real one beside it.
 
+mod checks;
+mod log;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dunlin_queue::Time;
-use dunlin_queue::partitioned::limits::FAIR_EVERY;
 use dunlin_queue::partitioned::{
-    Action, Change, Commit, Config, Context, DeadReason, Delivery, FullPolicy, GroupId, IndexPool,
-    Located, MemberId, MessageId, Mode, NewMessage, Queue, REJECTED, Refused, RestoredMessage,
-    Restoring, Start,
+    Action, Change, Commit, Config, DeadReason, Delivery, FullPolicy, GroupId, IndexPool, MemberId,
+    MessageId, NewMessage, Queue, REJECTED, Refused, Start,
 };
+
+pub(crate) use log::{shuffle, written_again};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -214,7 +217,7 @@ impl Rig {
         };
         let mut group = Group::default();
         for (&id, message) in &self.messages {
-            group.seen.insert(id, fresh(message, self.now, &self.groups));
+            group.seen.insert(id, fresh(message, self.now));
         }
         self.groups.insert(id, group);
         self.absorb();
@@ -296,113 +299,6 @@ impl Rig {
             self.check_complete(id, member, true);
         }
         out
-    }
-
-    fn may_be_delivered(&self, group: &Group, id: MessageId) -> bool {
-        let message = &self.messages[&id];
-        let is_ready = matches!(group.seen[&id].state, State::Waiting { is_ready: true, .. });
-        // One that was as good as dead before a crash is a dead letter when it is come to.
-        let may_try = !group.seen[&id].is_spent(&self.config);
-        message.is_kept && !message.is_gone && is_ready && may_try
-    }
-
-    fn in_partition(
-        &self,
-        partition: u16,
-    ) -> impl DoubleEndedIterator<Item = (&MessageId, &Message)> {
-        let id = |offset| MessageId { partition, offset };
-        self.messages.range(id(0)..=id(u64::MAX))
-    }
-
-    /// Whether another message of the key is under way.
-    fn is_key_taken(&self, group: &Group, id: MessageId) -> bool {
-        let key = self.messages[&id].new.key_hash as u32;
-        self.in_partition(id.partition).any(|(&other, message)| {
-            let seen = &group.seen[&other];
-            let is_out = matches!(seen.state, State::Leased { .. } | State::Dying { .. });
-            // What is passed over in this very poll does not count.
-            let is_ready = matches!(seen.state, State::Waiting { is_ready: true, .. });
-            let is_over = (is_ready && message.is_expired(self.now))
-                || (seen.is_spent(&self.config) && !self.config.has_dead_letters);
-            let is_tried = seen.attempts > 0 && seen.state != State::Settled;
-            let is_under_way = is_out || (is_tried && !is_over);
-            other != id && !message.is_gone && message.new.key_hash as u32 == key && is_under_way
-        })
-    }
-
-    fn check_delivery(&mut self, group_id: GroupId, to: MemberId, delivery: &Delivery) {
-        let id = delivery.id;
-        let group = &self.groups[&group_id];
-        let message = &self.messages[&id];
-        assert!(self.may_be_delivered(group, id), "{:?} {message:?}", group.seen[&id]);
-        assert!(!message.is_expired(self.now));
-        assert_eq!((delivery.position, delivery.bytes), (message.position, message.new.bytes));
-        let attempts = group.seen[&id].attempts;
-        assert_eq!(delivery.attempt, attempts + 1);
-        assert!(self.config.attempts_max == 0 || delivery.attempt <= self.config.attempts_max);
-        assert_eq!(group.owners.get(&id.partition), Some(&(to, delivery.generation, None)));
-        let others =
-            self.in_partition(id.partition).filter_map(|(id, _)| match group.seen[id].state {
-                State::Leased { member, .. } => Some(member),
-                _ => None,
-            });
-        assert!(others.into_iter().all(|other| other == to), "one owner");
-        for (at, (from, ..)) in self.growths.iter().enumerate() {
-            let is_new = (*from..self.growths[at].1).contains(&id.partition);
-            assert!(!is_new || group.lifted.contains(&at), "order over a growth");
-        }
-        let deliverable = |(&other, one): (&MessageId, &Message)| {
-            let may = self.may_be_delivered(group, other) && !one.is_expired(self.now);
-            may.then_some((other, one.new.priority))
-        };
-        let all: Vec<_> = self.in_partition(id.partition).filter_map(deliverable).collect();
-        let oldest = all.first().unwrap().0;
-        if self.config.is_serial {
-            assert!(!self.is_key_taken(group, id), "one of a key at a time");
-            let mine = (message.new.key_hash as u32, message.new.priority);
-            let overtaken = all.iter().find(|(other, _)| {
-                let new = &self.messages[other].new;
-                other < &id
-                    && (new.key_hash as u32, new.priority) == mine
-                    && new.deliver_at.is_none()
-                    && message.new.deliver_at.is_none()
-            });
-            assert_eq!(overtaken, None, "order of a key");
-        } else {
-            let highest = all.iter().map(|(_, priority)| *priority).max();
-            let best = all.iter().find(|(_, priority)| Some(*priority) == highest).unwrap().0;
-            assert!(id == best || id == oldest, "{id:?} rather than {best:?} or {oldest:?}");
-        }
-        let deadline = self.now.plus_millis(u64::from(self.config.lease_ms));
-        assert_eq!(delivery.deadline, deadline);
-        let is_serial = self.config.is_serial;
-        let group = self.group(group_id);
-        let overtaken = group.overtaken.entry(id.partition).or_default();
-        *overtaken = if id == oldest { 0 } else { overtaken.saturating_add(1) };
-        assert!(is_serial || *overtaken < FAIR_EVERY, "starving");
-        group.seen.get_mut(&id).unwrap().state = State::Leased { member: to, deadline };
-    }
-
-    /// Nothing that might have been delivered was left.
-    fn check_complete(&self, group_id: GroupId, to: MemberId, with_expired: bool) {
-        if !self.wanted.is_empty() {
-            return;
-        }
-        let group = &self.groups[&group_id];
-        for (&partition, owner) in &group.owners {
-            let is_barred = self.growths.iter().enumerate().any(|(at, (from, to, _))| {
-                (*from..*to).contains(&partition) && !group.lifted.contains(&at)
-            });
-            if owner.0 != to || owner.2.is_some() || is_barred {
-                continue;
-            }
-            let left = self.in_partition(partition).find(|(id, _)| {
-                self.may_be_delivered(group, **id)
-                    && (with_expired || !self.messages[*id].is_expired(self.now))
-                    && !(self.config.is_serial && self.is_key_taken(group, **id))
-            });
-            assert!(left.is_none(), "left: {left:?}");
-        }
     }
 
     fn fail(&mut self, group_id: GroupId, id: MessageId, delay_ms: Option<u64>) {
@@ -601,216 +497,6 @@ impl Rig {
         self.absorb();
     }
 
-    /// The oldest records go: what is needed is written again.
-    pub(crate) fn clean(&mut self) {
-        let mut batch = Vec::new();
-        let ids: Vec<_> = self.messages.keys().copied().collect();
-        for id in ids {
-            let message = self.messages[&id];
-            assert_eq!(self.queue.is_needed(id), !message.is_gone, "{id:?}");
-            if message.is_gone {
-                continue;
-            }
-            let position = if message.is_kept { self.position() } else { 0 };
-            batch.push((enqueued(id, &message), position));
-            if !message.is_kept {
-                continue;
-            }
-            self.messages.get_mut(&id).unwrap().position = position;
-            let mut located = call!(self, moved, id, position);
-            self.absorb();
-            while located == Located::Away {
-                self.load();
-                located = call!(self, moved, id, position);
-            }
-            assert_eq!(located, Located::At { position, bytes: message.new.bytes });
-        }
-        let mut snapshot = Vec::new();
-        self.queue.snapshot(&mut snapshot);
-        batch.extend(snapshot.into_iter().map(|change| (change, 0)));
-        self.log = vec![batch];
-        self.durable = 1;
-        self.unkept.iter_mut().for_each(|(_, durable)| *durable = 1);
-        self.absorb();
-    }
-
-    /// The last `lost` calls are not in the log, as far as they may be missing.
-    pub(crate) fn crash(&mut self, lost: usize, seed: u64) {
-        let end = self.log.len().saturating_sub(lost).max(self.durable);
-        self.log.truncate(end);
-        self.durable = end;
-        let mut changes: Vec<_> = self.log.iter().flatten().copied().collect();
-        shuffle(&mut changes, seed);
-        let mut restoring = Restoring::default();
-        for (change, position) in &changes {
-            restoring.apply(change, *position);
-            if seed.is_multiple_of(3) {
-                restoring.apply(change, *position);
-            }
-        }
-        let restoring = written_again(&restoring, self.config.mode);
-        self.index = IndexPool::new(self.index.resident_bytes_max());
-        self.stored.clear();
-        self.wanted.clear();
-        self.asleep.clear();
-        self.changes.clear();
-        self.actions.clear();
-        let mut cx = Context {
-            now: self.now,
-            changes: &mut self.changes,
-            actions: &mut self.actions,
-            index: &mut self.index,
-        };
-        self.queue = restoring.finish(self.config, &mut cx).unwrap();
-        self.rebuild(&changes);
-        self.absorb();
-        self.check_needed();
-    }
-
-    pub(crate) fn check_needed(&self) {
-        for (&id, message) in &self.messages {
-            assert_eq!(self.queue.is_needed(id), !message.is_gone, "{id:?} {message:?}");
-        }
-    }
-
-    /// The reference begins anew with what was written down.
-    fn rebuild(&mut self, changes: &[(Change, u64)]) {
-        self.messages.clear();
-        self.unkept.clear();
-        self.growths.clear();
-        self.dead.clear();
-        let facts = Facts::of(changes);
-        for (change, position) in changes {
-            match *change {
-                Change::Enqueued {
-                    id,
-                    at,
-                    key_hash,
-                    bytes,
-                    priority,
-                    expiry_s,
-                    deliver_at,
-                    ..
-                } => {
-                    let new = NewMessage {
-                        key_hash,
-                        bytes,
-                        priority,
-                        expiry_s,
-                        deliver_at,
-                        original: None,
-                    };
-                    let (is_kept, is_gone) = (true, false);
-                    let message = Message { at, new, is_kept, is_gone, position: *position };
-                    self.messages.insert(id, message);
-                }
-                Change::Dead { group, id, .. } => {
-                    assert!(self.dead.insert((group, id)), "dead twice");
-                }
-                Change::Grown { from, to, partition, before } => {
-                    let known = self.growths.iter().position(|one| (one.0, one.1) == (from, to));
-                    let at = known.unwrap_or_else(|| {
-                        self.growths.push((from, to, BTreeMap::new()));
-                        self.growths.len() - 1
-                    });
-                    self.growths[at].2.insert(partition, before);
-                }
-                _ => (),
-            }
-        }
-        self.growths.sort_by_key(|growth| growth.0);
-        self.groups = facts.groups.iter().map(|&id| (id, Group::default())).collect();
-        let by_all = |id: MessageId| {
-            let mut groups = facts.groups.iter();
-            !facts.groups.is_empty() && groups.all(|&group| facts.settled.contains(&(group, id)))
-        };
-        for (&id, message) in &mut self.messages {
-            message.is_gone = facts.settled.contains(&(GroupId::EVERYBODY, id)) || by_all(id);
-            for (&group_id, group) in &mut self.groups {
-                let is_settled = facts.settled.contains(&(group_id, id));
-                let attempts = facts.attempts.get(&(group_id, id)).copied().unwrap_or(0);
-                let is_delayed = message.new.deliver_at.is_some_and(|at| at > self.now);
-                let due = message.new.deliver_at.unwrap_or_default();
-                let waiting = State::Waiting { is_ready: !is_delayed, due };
-                let state = if is_settled || message.is_gone { State::Settled } else { waiting };
-                let is_rejected = attempts & REJECTED != 0;
-                let attempts = attempts & !REJECTED;
-                group.seen.insert(id, Seen { state, attempts, is_rejected });
-            }
-        }
-    }
-
-    /// Takes in what the queue has said, and looks whether it is the reference's opinion too.
-    pub(crate) fn absorb(&mut self) {
-        let changes = std::mem::take(&mut self.changes);
-        for change in &changes {
-            self.check_change(change);
-        }
-        if !changes.is_empty() {
-            self.log.push(changes.iter().map(|change| (*change, 0)).collect());
-            if self.log.len() == 1 {
-                self.durable = self.durable.min(1);
-            }
-        }
-        for action in std::mem::take(&mut self.actions) {
-            self.act(action);
-        }
-        let groups = &self.groups;
-        let is_any = changes
-            .iter()
-            .any(|change| matches!(change, Change::Settled { .. } | Change::GroupRemoved { .. }));
-        for (id, message) in self.messages.iter_mut().filter(|_| is_any) {
-            let by_all = groups.values().all(|group| group.seen[id].state == State::Settled);
-            message.is_gone |= !groups.is_empty() && by_all;
-        }
-        self.lift();
-        self.absorbed += 1;
-        if self.messages.len() < 40 || self.absorbed.is_multiple_of(32) {
-            self.check_figures();
-        }
-    }
-
-    fn check_change(&mut self, change: &Change) {
-        match *change {
-            Change::Settled { group: GroupId::EVERYBODY, partition, from, to } => {
-                for offset in from..to {
-                    let id = MessageId { partition, offset };
-                    let Some(message) = self.messages.get_mut(&id) else { continue };
-                    message.is_gone = true;
-                    for group in self.groups.values_mut() {
-                        group.seen.get_mut(&id).unwrap().state = State::Settled;
-                        group.dying.remove(&id);
-                        group.unburied.remove(&id);
-                    }
-                }
-            }
-            Change::Settled { group, partition, from, to } => {
-                let now = self.now;
-                for offset in from..to {
-                    let id = MessageId { partition, offset };
-                    let Some(message) = self.messages.get(&id) else { continue };
-                    let Some(group) = self.groups.get_mut(&group) else { continue };
-                    let seen = group.seen.get_mut(&id).unwrap();
-                    let is_waiting = matches!(seen.state, State::Waiting { is_ready: true, .. });
-                    let may_pass = is_waiting && message.is_expired(now);
-                    // After a crash it may be as good as dead.
-                    let is_dead = is_waiting && seen.is_spent(&self.config);
-                    assert!(seen.state == State::Settled || may_pass || is_dead, "{id:?} {seen:?}");
-                    seen.state = State::Settled;
-                }
-            }
-            Change::Dead { group, id, reason, attempts } => {
-                assert!(self.dead.insert((group, id)), "dead twice: {id:?}");
-                let max = self.config.attempts_max;
-                assert!(reason == DeadReason::Rejected || attempts == max);
-            }
-            Change::Attempts { group, id, attempts } => {
-                assert_eq!(self.groups[&group].seen[&id].recorded(), attempts);
-            }
-            _ => (),
-        }
-    }
-
     fn act(&mut self, action: Action) {
         match action {
             Action::Ready { group, member } => _ = self.asleep.remove(&(group, member)),
@@ -879,85 +565,11 @@ impl Rig {
             }
         }
     }
-
-    fn check_figures(&self) {
-        let live: Vec<_> = self.messages.values().filter(|message| !message.is_gone).collect();
-        let stats = self.queue.stats(self.now);
-        assert_eq!(stats.depth, live.len() as u64);
-        let is_exact = self.index.resident_bytes_max() > 0;
-        let bytes = live.iter().map(|message| u64::from(message.new.bytes)).sum::<u64>();
-        assert!(!is_exact || stats.bytes == bytes);
-        for (&id, group) in &self.groups {
-            let stats = self.queue.group_stats(id, self.now).unwrap();
-            let seen =
-                |(id, seen): (&MessageId, &Seen)| (!self.messages[id].is_gone).then_some(*seen);
-            let states: Vec<Seen> = group.seen.iter().filter_map(seen).collect();
-            let count =
-                |is: fn(&State) -> bool| states.iter().filter(|seen| is(&seen.state)).count();
-            assert_eq!(stats.leased, count(|state| matches!(state, State::Leased { .. })));
-            assert_eq!(stats.dying, count(|state| matches!(state, State::Dying { .. })));
-            let lag = states.iter().filter(|seen| seen.state != State::Settled).count() as u64;
-            assert!(stats.lag >= lag, "{} < {lag}", stats.lag);
-            assert_eq!(stats.members, group.members.len());
-            assert_eq!(stats.dying, group.dying.len() + group.unburied.len());
-            self.check_owners(id, group);
-        }
-        self.check_facts();
-        for &(id, member) in &self.asleep {
-            let Some(group) = self.groups.get(&id) else { continue };
-            let leased = group.seen.values().filter(|seen| {
-                matches!(seen.state, State::Leased { member: holder, .. } if holder == member)
-            });
-            let is_member = group.members.iter().any(|(other, _)| *other == member);
-            if is_member && leased.count() < self.config.limits.leases_per_member_max as usize {
-                self.check_complete(id, member, false);
-            }
-        }
-    }
-
-    fn check_owners(&self, id: GroupId, group: &Group) {
-        let mut owned: BTreeMap<MemberId, usize> =
-            group.members.iter().map(|(member, _)| (*member, 0)).collect();
-        let mut is_moving = false;
-        for partition in 0..self.queue.partitions() {
-            let (owner, generation) = self.queue.owner(id, partition).unwrap();
-            if let Some((member, of, until)) = group.owners.get(&partition)
-                && (until.is_none() || owner == Some(*member))
-            {
-                assert_eq!((owner, generation), (Some(*member), *of));
-            }
-            assert_eq!(owner.is_none(), group.members.is_empty());
-            let Some(owner) = owner else { continue };
-            is_moving |= group.owners[&partition].2.is_some();
-            *owned.get_mut(&owner).expect("a member") += 1;
-        }
-        let (most, least) = (owned.values().max(), owned.values().min());
-        if let (Some(most), Some(least), false) = (most, least, is_moving) {
-            assert!(most - least <= 1, "{owned:?}");
-        }
-    }
-
-    /// What was written down is what is so.
-    fn check_facts(&self) {
-        let changes: Vec<_> = self.log.iter().flatten().copied().collect();
-        let facts = Facts::of(&changes);
-        assert_eq!(facts.groups, self.groups.keys().copied().collect());
-        for (&id, message) in self.messages.iter().filter(|(_, message)| !message.is_gone) {
-            assert!(!facts.settled.contains(&(GroupId::EVERYBODY, id)));
-            for (&group_id, group) in &self.groups {
-                let seen = &group.seen[&id];
-                let is_settled = facts.settled.contains(&(group_id, id));
-                assert_eq!(is_settled, seen.state == State::Settled, "{id:?} {message:?}");
-                let attempts = facts.attempts.get(&(group_id, id)).copied().unwrap_or(0);
-                assert!(is_settled || attempts == seen.recorded(), "{attempts} {seen:?}");
-            }
-        }
-    }
 }
 
-fn fresh(message: &Message, now: Time, groups: &BTreeMap<GroupId, Group>) -> Seen {
+/// What a group knows of a message at first.
+fn fresh(message: &Message, now: Time) -> Seen {
     // Due for others already, or when it came: due for all.
-    let _ = groups;
     let is_delayed = message.new.deliver_at.is_some_and(|at| at > now);
     let due = message.new.deliver_at.unwrap_or_default();
     let state = match message.is_gone {
@@ -965,74 +577,4 @@ fn fresh(message: &Message, now: Time, groups: &BTreeMap<GroupId, Group>) -> See
         false => State::Waiting { is_ready: !is_delayed, due },
     };
     Seen::new(state)
-}
-
-/// What is made of what [`Restoring`] says is in it: the same, so that all else that is found is
-/// found of it.
-pub(crate) fn written_again(restoring: &Restoring, mode: Mode) -> Restoring {
-    let (mut changes, mut same) = (Vec::new(), Vec::new());
-    restoring.changes(mode, &mut changes);
-    let messages: Vec<_> = restoring.messages(mode).collect();
-    let mut again = Restoring::default();
-    changes.iter().for_each(|change| again.apply(change, 0));
-    for message in &messages {
-        let RestoredMessage { id, at, key_hash, bytes, priority, expiry_s, deliver_at, .. } =
-            *message;
-        let original = None;
-        let change =
-            Change::Enqueued { id, at, key_hash, bytes, priority, expiry_s, deliver_at, original };
-        again.apply(&change, message.position);
-    }
-    again.changes(mode, &mut same);
-    assert_eq!(same, changes);
-    assert!(again.messages(mode).eq(messages));
-    assert!(again.group_ids().eq(restoring.group_ids()));
-    again
-}
-
-fn enqueued(id: MessageId, message: &Message) -> Change {
-    let NewMessage { key_hash, bytes, priority, expiry_s, deliver_at, original } = message.new;
-    let at = message.at;
-    Change::Enqueued { id, at, key_hash, bytes, priority, expiry_s, deliver_at, original }
-}
-
-pub(crate) fn shuffle<T>(items: &mut [T], mut seed: u64) {
-    for at in (1..items.len()).rev() {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        items.swap(at, (seed >> 33) as usize % (at + 1));
-    }
-}
-
-/// Changes, read in the plainest way.
-struct Facts {
-    groups: BTreeSet<GroupId>,
-    settled: BTreeSet<(GroupId, MessageId)>,
-    attempts: BTreeMap<(GroupId, MessageId), u32>,
-}
-
-impl Facts {
-    fn of(changes: &[(Change, u64)]) -> Self {
-        let mut facts =
-            Self { groups: BTreeSet::new(), settled: BTreeSet::new(), attempts: BTreeMap::new() };
-        for (change, _) in changes {
-            match *change {
-                Change::Settled { group, partition, from, to } => {
-                    let ids = (from..to).map(|offset| (group, MessageId { partition, offset }));
-                    facts.settled.extend(ids);
-                }
-                Change::GroupCreated { group, .. } => _ = facts.groups.insert(group),
-                Change::Attempts { group, id, attempts } => {
-                    let known = facts.attempts.entry((group, id)).or_default();
-                    *known = (*known).max(attempts);
-                }
-                _ => (),
-            }
-        }
-        for (change, _) in changes {
-            if let Change::GroupRemoved { group } = change {
-                facts.groups.remove(group);
-            }
-        }
-        facts
-    }
 }
