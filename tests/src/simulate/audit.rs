@@ -32,6 +32,8 @@ pub struct Rules {
     pub separate_copies: bool,
     /// Deliver at the granted QoS even what was published at a lower one.
     pub upgrade_qos: bool,
+    /// There may be no room to retain what is published: nothing is certain of what is retained.
+    pub may_not_retain: bool,
 }
 
 impl Rules {
@@ -205,7 +207,7 @@ impl Auditor {
             }
         }
         self.promise_groups(id);
-        if self.publications.get(id).retain {
+        if self.publications.get(id).retain && !self.rules.may_not_retain {
             self.promise_retained(id);
         }
     }
@@ -233,7 +235,7 @@ impl Auditor {
     /// to have had that effect.
     #[must_use]
     pub fn floor(&self, topic: TopicId) -> Option<PubId> {
-        let ids = self.retained.get(&topic)?;
+        let ids = self.retained.get(&topic).filter(|_| !self.rules.may_not_retain)?;
         ids.iter().rev().copied().find(|&id| {
             let publication = self.publications.get(id);
             let is_certain = publication.is_acked || publication.is_processed;

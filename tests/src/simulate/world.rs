@@ -123,6 +123,7 @@ impl World {
         let rules = Rules {
             separate_copies: settings.overlap == OverlapPolicy::Separate,
             upgrade_qos: settings.upgrade_qos,
+            may_not_retain: settings.retained.messages_max == 1,
         };
         let clients = random.between(3, 8);
         Self {
@@ -144,7 +145,7 @@ impl World {
         format!(
             "{} workers, {} clients, overlap {:?}, upgrade_qos {}, share {:?}, receive_maximum {}, \
              in_flight_max {}, session_expiry_max_s {}, queue_qos0_offline {}, level {:?}, \
-             memory_bytes {}",
+             memory_bytes {}, retained.messages_max {}",
             self.broker.workers(),
             self.clients.len(),
             self.settings.overlap,
@@ -156,6 +157,7 @@ impl World {
             limits.queue_qos0_offline,
             self.settings.durability.level,
             self.settings.durability.memory_bytes,
+            self.settings.retained.messages_max,
         )
     }
 
@@ -284,6 +286,9 @@ fn draw_settings(random: &mut Random) -> Settings {
     settings.durability.memory_bytes = random.pick(&[usize::MAX / 4, 256 << 20, 500, 0]);
     if random.percent(25) {
         settings.durability.level = Level::Interval;
+    }
+    if random.percent(25) {
+        settings.retained.messages_max = 1;
     }
     let limits = &mut settings.limits;
     limits.topic_alias_maximum = random.pick(&[32, 2, 0]);
