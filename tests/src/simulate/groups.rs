@@ -25,7 +25,7 @@ impl Auditor {
             for session in &self.sessions {
                 for (_, changes) in session.subscriptions.filters().filter(|(f, _)| *f == filter) {
                     let good = |granted: u8| self.rules.qos(qos, granted) > 0;
-                    has_member |= !session.is_doubtful
+                    has_member |= session.exists_for_certain(self.now_ms)
                         && is_certain(changes, sent, settled, |terms| good(terms.qos));
                     // A member may have joined since, and have got it from one that left.
                     may_lose |= possible(changes, sent, Tick::MAX).any(|terms| !good(terms.qos));
@@ -105,8 +105,7 @@ impl Auditor {
     fn has_certain_member(&self, filter: FilterId, except: usize) -> bool {
         self.sessions.iter().enumerate().any(|(client, session)| {
             client != except
-                && session.exists()
-                && !session.is_doubtful
+                && session.exists_for_certain(self.now_ms)
                 && session.subscriptions.filters().any(|(other, changes)| {
                     other == filter && is_certain(changes, self.tick, Tick::MAX, |t| t.qos > 0)
                 })

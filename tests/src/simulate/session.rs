@@ -149,6 +149,14 @@ impl Session {
         self.life != Life::None
     }
 
+    /// Whether it is there for certain: a crash leaves open from when on its expiry counts.
+    #[must_use]
+    pub fn exists_for_certain(&self, now_ms: u64) -> bool {
+        let may_be_over =
+            matches!(self.life, Life::Offline { ends_min_ms, .. } if ends_min_ms <= now_ms);
+        self.exists() && !self.is_doubtful && !may_be_over
+    }
+
     /// What Session Present has to say if the client connects without Clean Start; `None` when
     /// it may be either.
     #[must_use]
