@@ -3,9 +3,10 @@
 //! The workloads are those of the reports that started the project: 1.5M inserts, 1000 random
 //! look-ups, a range query, a clean-up by age, 20 readers beside 10 writers. Nobody shares a map
 //! here: each worker owns its sessions, so readers and writers are clients that come to one worker
-//! in the same turn: 20 whose sessions it has to find, 10 that are new. A session has no range to query; retained topics have. The first million
-//! inserts and the end of all sessions are single runs, printed and not sampled. The reports'
-//! figures for these are not in our hands; theirs for a message are in `publish.rs` and `pool.rs`.
+//! in the same turn: 20 whose sessions it has to find, 10 that are new. A session has no range to
+//! query; retained topics have. The first million inserts and the end of all sessions are single
+//! runs, printed and not sampled. The reports' figures for these are not in our hands; theirs for a
+//! message are in `publish.rs` and `pool.rs`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
