@@ -70,7 +70,6 @@ fn matching(criterion: &mut Criterion) {
 }
 
 /// Subscriptions that come to many and go, each measured by itself.
-#[allow(clippy::disallowed_methods)] // criterion's own way to leave something out of the time
 fn changes(criterion: &mut Criterion) {
     const ROUND: u32 = 1000;
     for (shape, sizes) in [("exact", &[100, 10_000, 1_000_000][..]), ("plus", &[10_000])] {
